@@ -1,0 +1,7 @@
+"""Safe offline reinforcement learning with a budget that is given at run time."""
+
+from safe_diffusion_agent.agent import Agent
+from safe_diffusion_agent.trebi.agent import TrebiAgent
+from safe_diffusion_agent.trebi.plan import Candidates, Plan
+
+__all__ = ["Agent", "Candidates", "Plan", "TrebiAgent"]

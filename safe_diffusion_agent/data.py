@@ -1,0 +1,258 @@
+"""Offline data: Minari datasets with costs, read into flat arrays, checked, and written.
+
+This module alone knows how Minari stores costs: under the step infos, of which there are T + 1 per
+episode because the reset comes first. The cost of action t is at index t + 1 there, and at index t
+everywhere in this package.
+"""
+
+import difflib
+import hashlib
+import os
+import shutil
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import minari
+import numpy as np
+import numpy.typing as npt
+from minari.data_collector import EpisodeBuffer
+from minari.namespace import create_namespace, list_local_namespaces
+from minari.storage.datasets_root_dir import get_dataset_path
+
+from safe_diffusion_agent.errors import DatasetError
+
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Episodes:
+    """Whole episodes, one after another in flat arrays. N steps and E episodes in all.
+
+    Attributes:
+        observations: `(N + E, O)` float32; an episode of T steps has T + 1 rows.
+        actions: `(N, A)` float32, in environment units.
+        rewards: `(N,)` float64.
+        costs: `(N,)` float64; `costs[t]` is the cost of `actions[t]`.
+        lengths: `(E,)` int64, steps per episode.
+        terminated: `(E,)` bool, whether the episode ended by itself and not by its time limit.
+        action_low: `(A,)` float32, bounds of the action space.
+        action_high: `(A,)` float32.
+        dataset_id: Minari id.
+        env_id: Gymnasium id, or None if the dataset has no environment.
+        max_episode_steps: Time limit of an episode, or None.
+        cost_discount: gamma_c.
+        max_budget: Largest budget of the evaluation protocol, in cost units: the one stored with
+            the dataset, else the mean cost of an episode (Lin et al. 2023, App. D).
+        metadata: Everything else that is stored with the dataset.
+    """
+
+    observations: FloatArray
+    actions: FloatArray
+    rewards: npt.NDArray[np.float64]
+    costs: npt.NDArray[np.float64]
+    lengths: npt.NDArray[np.int64]
+    terminated: npt.NDArray[np.bool_]
+    action_low: FloatArray
+    action_high: FloatArray
+    dataset_id: str
+    env_id: str | None
+    max_episode_steps: int | None
+    cost_discount: float
+    max_budget: float
+    metadata: dict[str, Any]
+
+    @property
+    def episode_returns(self) -> npt.NDArray[np.float64]:
+        """Undiscounted return of each episode, `(E,)`."""
+        return np.add.reduceat(self.rewards, self._first_steps)
+
+    @property
+    def episode_costs(self) -> npt.NDArray[np.float64]:
+        """Undiscounted cost of each episode, `(E,)`."""
+        return np.add.reduceat(self.costs, self._first_steps)
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the transitions, 16 hexadecimal digits."""
+        digest = hashlib.sha256()
+        for array in (self.observations, self.actions, self.rewards, self.costs, self.lengths):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()[:16]
+
+    @property
+    def _first_steps(self) -> npt.NDArray[np.int64]:
+        return np.concatenate([[0], np.cumsum(self.lengths)[:-1]])
+
+
+def load_episodes(dataset_id: str, *, cost_key: str = "infos/cost") -> Episodes:
+    """Reads and checks a local Minari dataset.
+
+    Args:
+        dataset_id: Minari id. Its observation and action spaces must be one-dimensional Boxes.
+        cost_key: Where the costs are: `"infos/<name>"`.
+
+    Raises:
+        DatasetError: There is no such dataset, it has no costs, other spaces, NaNs, or episodes
+            whose parts do not fit together; the message says where.
+    """
+    try:
+        dataset = minari.load_dataset(dataset_id)
+    except (FileNotFoundError, ValueError, TypeError) as error:
+        nearest = difflib.get_close_matches(dataset_id, minari.list_local_datasets(), 1, 0.0)
+        hint = f" Did you mean {nearest[0]!r}?" if nearest else " Collect one with `trebi collect`."
+        raise DatasetError(f"There is no local Minari dataset {dataset_id!r}.{hint}") from error
+    spaces = {"observation": dataset.observation_space, "action": dataset.action_space}
+    for name, space in spaces.items():
+        if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1:
+            raise DatasetError(
+                f"The {name} space of {dataset_id!r} should be a one-dimensional Box, "
+                f"but is {space}."
+            )
+    parts: dict[str, list[Any]] = {"observations": [], "actions": [], "rewards": [], "costs": []}
+    lengths, terminated = [], []
+    for episode in dataset.iterate_episodes():
+        costs = _episode_costs(episode, cost_key, dataset_id)
+        _check_episode(episode, costs, dataset_id)
+        parts["observations"].append(np.asarray(episode.observations, np.float32))
+        parts["actions"].append(np.asarray(episode.actions, np.float32))
+        parts["rewards"].append(np.asarray(episode.rewards, np.float64))
+        parts["costs"].append(costs)
+        lengths.append(len(episode.rewards))
+        terminated.append(bool(episode.terminations[-1]))
+    if not lengths:
+        raise DatasetError(f"The dataset {dataset_id!r} has no episodes.")
+    metadata = {k: v for k, v in dataset.storage.metadata.items() if not k.endswith("_space")}
+    env_spec = dataset.env_spec
+    return Episodes(
+        **{name: np.concatenate(arrays) for name, arrays in parts.items()},
+        lengths=np.array(lengths),
+        terminated=np.array(terminated),
+        action_low=np.asarray(dataset.action_space.low, np.float32),
+        action_high=np.asarray(dataset.action_space.high, np.float32),
+        dataset_id=dataset_id,
+        env_id=env_spec.id if env_spec is not None else None,
+        max_episode_steps=metadata.get(
+            "max_episode_steps", env_spec.max_episode_steps if env_spec is not None else None
+        ),
+        cost_discount=float(metadata.get("cost_discount", 1.0)),
+        max_budget=float(
+            metadata.get("max_budget", np.concatenate(parts["costs"]).sum() / len(lengths))
+        ),
+        metadata=metadata,
+    )
+
+
+def _episode_costs(episode: Any, cost_key: str, dataset_id: str) -> npt.NDArray[np.float64]:
+    """Costs of one episode, `(T,)`: the infos without the reset's."""
+    source, _, name = cost_key.partition("/")
+    infos = episode.infos or {}
+    if source != "infos" or name not in infos:
+        available = ", ".join(f"infos/{key}" for key in infos) or "none"
+        raise DatasetError(
+            f"The dataset {dataset_id!r} has no costs at {cost_key!r} (infos there: {available}). "
+            "Give the right cost_key, or collect with an environment that reports info['cost']."
+        )
+    return np.asarray(infos[name], np.float64)[1:]
+
+
+def _check_episode(episode: Any, costs: npt.NDArray[np.float64], dataset_id: str) -> None:
+    num_steps = len(episode.rewards)
+    where = f"Episode {episode.id} of {dataset_id!r}"
+    found = {
+        "observations": len(episode.observations) - 1,
+        "actions": len(episode.actions),
+        "costs": len(costs),
+    }
+    for name, count in found.items():
+        if num_steps == 0 or count != num_steps:
+            raise DatasetError(
+                f"{where} has {num_steps} rewards, but its {name} are for {count} steps."
+            )
+    checked = {
+        "observations": episode.observations,
+        "actions": episode.actions,
+        "rewards": episode.rewards,
+        "costs": costs,
+    }
+    for name, array in checked.items():
+        finite = np.isfinite(np.asarray(array, np.float64).reshape(len(array), -1)).all(axis=1)
+        if not finite.all():
+            step = int(np.argmin(finite))
+            raise DatasetError(f"{where} has a NaN or infinite value in its {name} at step {step}.")
+
+
+def write_dataset(
+    dataset_id: str,
+    env_id: str,
+    episodes: Iterable[dict[str, np.ndarray]],
+    metadata: dict[str, Any],
+) -> None:
+    """Writes episodes as a Minari dataset (HDF5), replacing one of the same id.
+
+    The dataset is written into a hidden folder first: under its id it is whole or absent.
+
+    Args:
+        dataset_id: Minari id.
+        env_id: Gymnasium id of the environment that was acted in.
+        episodes: As `sac.EpisodeRecorder` records them.
+        metadata: JSON values to store with it; must have `"cost_discount"`. The mean cost of an
+            episode is added, as are each episode's return and cost to its own metadata.
+    """
+    buffers, summaries = [], []
+    for episode in episodes:
+        costs = episode["costs"]
+        buffers.append(
+            EpisodeBuffer(
+                **{k: v for k, v in episode.items() if k != "costs"},  # type: ignore[arg-type]
+                infos={"cost": np.concatenate([[0.0], costs])},
+            )
+        )
+        discounts = metadata["cost_discount"] ** np.arange(len(costs))
+        summaries.append(
+            {
+                "return": float(episode["rewards"].sum()),
+                "cost": float(costs.sum()),
+                "discounted_cost": float(costs @ discounts),
+            }
+        )
+    mean_episode_cost = float(np.mean([summary["cost"] for summary in summaries]))
+    with _staging_root(dataset_id) as staging, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # about authors and links that we leave out
+        dataset = minari.create_dataset_from_buffers(
+            dataset_id,
+            buffers,
+            env=env_id,
+            algorithm_name=str(metadata.get("algorithm", "unknown")),
+        )
+        dataset.storage.update_episode_metadata(summaries)
+        dataset.storage.update_metadata(metadata | {"mean_episode_cost": mean_episode_cost})
+        staged = staging / dataset_id
+        path = staging.parent / dataset_id
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(staged, path)
+    namespace = dataset_id.rpartition("/")[0]
+    if namespace and namespace not in list_local_namespaces():
+        create_namespace(namespace)
+
+
+@contextmanager
+def _staging_root(dataset_id: str) -> Iterator[Path]:
+    """Makes Minari write to a hidden folder beside its datasets for a while."""
+    staging = get_dataset_path() / f".writing-{dataset_id.replace('/', '-')}"
+    shutil.rmtree(staging, ignore_errors=True)
+    before = os.environ.get("MINARI_DATASETS_PATH")
+    os.environ["MINARI_DATASETS_PATH"] = str(staging)
+    try:
+        yield staging
+    finally:
+        if before is None:
+            del os.environ["MINARI_DATASETS_PATH"]
+        else:
+            os.environ["MINARI_DATASETS_PATH"] = before
+        shutil.rmtree(staging, ignore_errors=True)

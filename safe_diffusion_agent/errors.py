@@ -1,0 +1,34 @@
+"""The errors this package raises beyond Python's own; all are `ValueError`s.
+
+ValueError
+├── DatasetError       a dataset that is missing, broken, or has no costs
+├── CheckpointError    a file that is damaged, foreign, or of another version
+└── UnknownNameError   an unknown preset, setting, method or agent; names the nearest one
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class DatasetError(ValueError):
+    """A dataset that is missing, broken, or has no costs."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is damaged, foreign, or of another version."""
+
+
+class UnknownNameError(ValueError):
+    """A name that is not in a table.
+
+    Args:
+        kind: What the name should be ("preset", "setting", ...).
+        name: The name that was given.
+        known: The names there are.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]):
+        names = sorted(known)
+        nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
+        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+        super().__init__(f"There is no {kind} {name!r}.{hint} Known: {', '.join(names) or 'none'}.")

@@ -1,0 +1,179 @@
+"""One training loop for every method: a module and a loss in, an averaged module out.
+
+It can be killed at any moment: at intervals everything that it needs to continue, random numbers
+included, is saved, and a continued training is the same as one that was never interrupted.
+"""
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from safe_diffusion_agent.checkpoint import load_checkpoint, save_checkpoint
+from safe_diffusion_agent.errors import CheckpointError
+
+Loss = Callable[[nn.Module, torch.Generator], tuple[Tensor, dict[str, Tensor]]]
+Progress = Callable[..., None]
+
+NUM_LOGGED = 200  # points of a loss curve
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizationConfig:
+    """How to optimise.
+
+    Attributes:
+        num_steps: Optimiser steps.
+        accumulate: Gradients averaged per optimiser step.
+        learning_rate: Of Adam.
+        decay_from: Share of the training after which the learning rate falls linearly to zero;
+            1 keeps it constant.
+        ema_decay: Decay of the average of the weights.
+        ema_interval: Optimiser steps between two updates of the average.
+        ema_start: Until this step the average is a copy of the weights.
+    """
+
+    num_steps: int
+    accumulate: int
+    learning_rate: float
+    decay_from: float
+    ema_decay: float
+    ema_interval: int
+    ema_start: int
+
+
+class _Run:
+    """A module in training, with all that changes while it trains."""
+
+    def __init__(self, module: nn.Module, config: OptimizationConfig, generator: torch.Generator):
+        self.module = module
+        self.average = copy.deepcopy(module).requires_grad_(False)
+        self.optimizer = torch.optim.Adam(module.parameters(), lr=config.learning_rate)
+        self.generator = generator
+        self.step = 0
+        self.history: list[dict[str, float]] = []
+
+    def save(self, path: Path, identity: Mapping[str, Any]) -> None:
+        tensors = {"generator": self.generator.get_state()}
+        tensors |= {f"module/{name}": t for name, t in self.module.state_dict().items()}
+        tensors |= {f"average/{name}": t for name, t in self.average.state_dict().items()}
+        for index, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"adam/{index}/{name}": t for name, t in moments.items()}
+        document = {"identity": identity, "step": self.step, "history": self.history}
+        save_checkpoint(path, "training", tensors, document)
+
+    def restore(self, path: Path, identity: Mapping[str, Any]) -> None:
+        tensors, document = load_checkpoint(path, "training")
+        if document["identity"] != identity:
+            raise CheckpointError(
+                f"{path} belongs to another training "
+                f"({_difference(document['identity'], identity)}). "
+                "Choose another folder, or delete the file to start again."
+            )
+        self.module.load_state_dict(_group(tensors, "module/"))
+        self.average.load_state_dict(_group(tensors, "average/"))
+        self.generator.set_state(tensors["generator"])
+        state = self.optimizer.state_dict()
+        for index in range(len(state["param_groups"][0]["params"])):
+            state["state"][index] = _group(tensors, f"adam/{index}/")
+        self.optimizer.load_state_dict(state)
+        self.step, self.history = document["step"], document["history"]
+
+
+def train(
+    module: nn.Module,
+    loss: Loss,
+    config: OptimizationConfig,
+    *,
+    generator: torch.Generator,
+    state_path: Path | None = None,
+    identity: Mapping[str, Any] | None = None,
+    save_interval: int = 1_000,
+    progress: Progress | None = None,
+) -> tuple[nn.Module, list[dict[str, float]]]:
+    """Minimises a loss with Adam.
+
+    Args:
+        module: The networks, on the device they train on; changed in place.
+        loss: Called as `loss(module, generator)`; returns the loss to differentiate and named
+            parts of it to log.
+        config: How to optimise.
+        generator: Gives all random numbers of the training.
+        state_path: File to continue from and to save to. None neither saves nor continues.
+        identity: JSON values that a continued training must share (dataset, config, seed).
+        save_interval: Optimiser steps between saves.
+        progress: Called now and then as `progress(done, total, <parts of the loss>)`.
+
+    Returns:
+        The module with averaged weights, in evaluation mode, and the logged losses.
+
+    Raises:
+        CheckpointError: `state_path` belongs to another training, or is damaged.
+        FloatingPointError: The loss is not finite.
+    """
+    identity = {"optimization": asdict(config), **(identity or {})}
+    run = _Run(module, config, generator)
+    if state_path is not None and state_path.exists():
+        run.restore(state_path, identity)
+    update_average = get_ema_multi_avg_fn(config.ema_decay)
+    log_interval = max(1, config.num_steps // NUM_LOGGED)
+    logged: list[dict[str, Tensor]] = []
+    while run.step < config.num_steps:
+        _set_learning_rate(run.optimizer, config, run.step / config.num_steps)
+        for _ in range(config.accumulate):
+            value, parts = loss(module, generator)
+            (value / config.accumulate).backward()
+            logged.append(parts)
+        run.optimizer.step()
+        run.optimizer.zero_grad()
+        run.step += 1
+        if run.step <= config.ema_start:
+            run.average.load_state_dict(module.state_dict())
+        elif run.step % config.ema_interval == 0:
+            averaged = list(run.average.parameters())
+            update_average(averaged, [p.detach() for p in module.parameters()], run.step)
+        if run.step % log_interval == 0:
+            means = {key: torch.stack([p[key] for p in logged]).mean().item() for key in parts}
+            _check_finite(means, run.step)
+            run.history.append({"step": run.step, **means})
+            logged = []
+            if progress is not None:
+                progress(run.step, config.num_steps, **means)
+        if state_path is not None and (
+            run.step % save_interval == 0 or run.step == config.num_steps
+        ):
+            run.save(state_path, identity)
+    return run.average.eval(), run.history
+
+
+def _set_learning_rate(
+    optimizer: torch.optim.Optimizer, config: OptimizationConfig, share_done: float
+) -> None:
+    factor = 1.0
+    if share_done > config.decay_from:
+        factor = (1.0 - share_done) / (1.0 - config.decay_from)
+    for group in optimizer.param_groups:
+        group["lr"] = config.learning_rate * factor
+
+
+def _check_finite(means: dict[str, float], step: int) -> None:
+    broken = [name for name, value in means.items() if not abs(value) < float("inf")]
+    if broken:
+        raise FloatingPointError(
+            f"The loss is not finite at step {step} ({', '.join(broken)}). "
+            "Use a smaller learning_rate, or look for outliers in the dataset."
+        )
+
+
+def _group(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
+
+
+def _difference(stored: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    changed = [key for key in {*stored, *given} if stored.get(key) != given.get(key)]
+    return "; ".join(f"{key} is {stored.get(key)}, not {given.get(key)}" for key in sorted(changed))

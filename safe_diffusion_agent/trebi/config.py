@@ -1,0 +1,289 @@
+"""Settings of TREBI, and the presets.
+
+`paper` is the paper's text (Lin et al. 2023, Alg. 1, Eq. 16, App. D); what the text leaves open is
+taken from Diffuser, on which it says it is based. `reference` is what the released code does, with
+the bugs fixed that make it fail. `quick` is ours, for two CPU cores.
+"""
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, get_type_hints
+
+from safe_diffusion_agent.errors import UnknownNameError
+
+
+def _check(condition: bool, requirement: str, received: Any) -> None:
+    if not condition:
+        raise ValueError(f"{requirement}. Received {received!r}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """What the networks are, and what they predict. Fixed by training.
+
+    Attributes:
+        network: `"unet"`: Diffuser's temporal U-Net and its encoder half. `"mlp"`: small networks.
+        horizon: H, steps of a planned trajectory. Divisible by 2^(levels - 1) with `"unet"`.
+        diffusion_steps: T.
+        base_width: U-Net: channels of the first level.
+        width_mults: U-Net: channel multiplier of each level.
+        mlp_width: MLP: width of the denoiser's blocks.
+        mlp_blocks: MLP: number of the denoiser's blocks.
+        mlp_value_width: MLP: width of the value networks.
+        discount: Discount of the return that the reward value predicts. None: that of the task's
+            costs (App. D gives one gamma).
+        cost_discount: gamma_c of the cost that the cost value predicts. None: the task's.
+        time_to_go: Improvement: the value networks see how much of the episode is left.
+        cost_quantiles: Improvement: quantiles that the cost value predicts beside the mean.
+        standardize_values: Improvement: value targets are standardised for the loss.
+    """
+
+    network: Literal["unet", "mlp"] = "unet"
+    horizon: int = 32
+    diffusion_steps: int = 20
+    base_width: int = 32
+    width_mults: tuple[int, ...] = (1, 2, 4, 8)
+    mlp_width: int = 256
+    mlp_blocks: int = 2
+    mlp_value_width: int = 128
+    discount: float | None = None
+    cost_discount: float | None = None
+    time_to_go: bool = False
+    cost_quantiles: tuple[float, ...] = ()
+    standardize_values: bool = False
+
+    def __post_init__(self) -> None:
+        _check(self.horizon >= 2, "horizon should be at least 2", self.horizon)
+        _check(
+            self.diffusion_steps >= 1, "diffusion_steps should be positive", self.diffusion_steps
+        )
+        divisor = 2 ** (len(self.width_mults) - 1)
+        _check(
+            self.network == "mlp" or self.horizon % divisor == 0,
+            f"horizon should be divisible by {divisor} (2 to the number of U-Net levels minus 1)",
+            self.horizon,
+        )
+        for name in ("discount", "cost_discount"):
+            value = getattr(self, name)
+            _check(value is None or 0.0 < value <= 1.0, f"{name} should be in (0, 1]", value)
+        for quantile in self.cost_quantiles:
+            _check(0.0 < quantile < 1.0, "cost_quantiles should be in (0, 1)", quantile)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How the networks are trained.
+
+    Attributes:
+        num_steps: Optimiser steps; all three networks take one each.
+        batch_size: Trajectories per gradient.
+        accumulate: Gradients summed per optimiser step.
+        learning_rate: Of Adam.
+        decay_from: Share of the training after which the learning rate falls linearly to zero;
+            1 keeps it constant.
+        ema_decay: Decay of the average of the weights, which is what plans.
+        ema_interval: Optimiser steps between two updates of the average.
+        ema_start: Until this step the average is a copy of the weights.
+        first_action_weight: Weight of the first action in the denoising loss, 1 for all else.
+        windows: `"inside"`: training trajectories start where all of them fits below the time
+            limit, as in Diffuser, so that the last H - 1 steps of a full-length episode never start
+            one. `"all"`: improvement: they start everywhere, and what lies beyond the time limit is
+            masked.
+        clean_share: Improvement: share of the value networks' trajectories without noise.
+        termination_penalty: Added to the last cost, and subtracted from the last reward, of
+            episodes that terminate. The reference code uses 100 on MuJoCo.
+    """
+
+    num_steps: int = 1_000_000
+    batch_size: int = 32
+    accumulate: int = 2
+    learning_rate: float = 2e-4
+    decay_from: float = 1.0
+    ema_decay: float = 0.995
+    ema_interval: int = 10
+    ema_start: int = 2_000
+    first_action_weight: float = 10.0
+    windows: Literal["inside", "all"] = "inside"
+    clean_share: float = 0.0
+    termination_penalty: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("num_steps", "batch_size", "accumulate", "ema_interval"):
+            _check(getattr(self, name) >= 1, f"{name} should be positive", getattr(self, name))
+        _check(self.learning_rate > 0, "learning_rate should be positive", self.learning_rate)
+        for name in ("decay_from", "clean_share", "ema_decay"):
+            value = getattr(self, name)
+            _check(0.0 <= value <= 1.0, f"{name} should be in [0, 1]", value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannerConfig:
+    """How a trained agent plans. Can be changed when an agent is loaded.
+
+    Attributes:
+        num_candidates: K, trajectories sampled per state.
+        guidance_scale: alpha of Eq. 16.
+        penalty: n of Eq. 14 and 16.
+        penalty_ramp: See `guidance.budget_gradient`.
+        guidance_on: See `diffusion.sample`.
+        guidance_repeats: See `diffusion.sample`.
+        num_unguided_steps: See `diffusion.sample`.
+        score: Which trajectories the candidates are judged by: the `"final"` ones, or the
+            `"noised"` ones before the last denoising, as in the reference code.
+        cost_quantile: Improvement: the quantile that stands for the cost everywhere in the planner;
+            one of the model's `cost_quantiles`. None: the mean.
+        budget_margin: Improvement: share of the task's maximum budget that the planner holds back.
+        clip: Improvement: predicted clean trajectories are clipped to the action space and to the
+            range of the observations in the data, and so are executed actions.
+        budget_scale: What an evaluation multiplies budgets by at the start of an episode, when the
+            planner's gamma_c is not the task's. The reference code does so on Pendulum and Reacher.
+    """
+
+    num_candidates: int = 64
+    guidance_scale: float = 0.1
+    penalty: float = 1000.0
+    penalty_ramp: bool = False
+    guidance_on: Literal["mean", "input"] = "mean"
+    guidance_repeats: int = 1
+    num_unguided_steps: int = 0
+    score: Literal["final", "noised"] = "final"
+    cost_quantile: float | None = None
+    budget_margin: float = 0.0
+    clip: bool = False
+    budget_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check(self.num_candidates >= 1, "num_candidates should be positive", self.num_candidates)
+        _check(self.guidance_repeats >= 1, "guidance_repeats should be >= 1", self.guidance_repeats)
+        for name in ("guidance_scale", "penalty", "num_unguided_steps", "budget_margin"):
+            _check(getattr(self, name) >= 0, f"{name} should be >= 0", getattr(self, name))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrebiConfig:
+    """All settings of one agent, in three groups whose names do not overlap."""
+
+    preset: str
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    planner: PlannerConfig = PlannerConfig()
+
+    def __post_init__(self) -> None:
+        quantile = self.planner.cost_quantile
+        _check(
+            quantile is None or quantile in self.model.cost_quantiles,
+            f"cost_quantile should be None or one of {self.model.cost_quantiles}",
+            quantile,
+        )
+
+    def override(self, **settings: Any) -> "TrebiConfig":
+        """Returns a config with some settings of any group changed.
+
+        Raises:
+            UnknownNameError: There is no such setting.
+            ValueError: A value is out of range.
+        """
+        changed: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
+        for key, value in settings.items():
+            if key not in SETTINGS:
+                raise UnknownNameError("setting", key, SETTINGS)
+            changed[SETTINGS[key]][key] = value
+        return replace(
+            self,
+            **{name: replace(getattr(self, name), **values) for name, values in changed.items()},
+        )
+
+
+GROUPS: dict[str, Any] = {
+    "model": ModelConfig,
+    "training": TrainingConfig,
+    "planner": PlannerConfig,
+}
+# Every setting and the group that it belongs to.
+SETTINGS: dict[str, str] = {
+    field.name: group for group, cls in GROUPS.items() for field in fields(cls)
+}
+
+PAPER = TrebiConfig(preset="paper")
+
+# "penalty" (n) and "horizon" of the tasks are in TASK_OVERRIDES, as in App. D.
+REFERENCE = replace(PAPER, preset="reference").override(
+    guidance_on="input", guidance_repeats=2, num_unguided_steps=2, score="noised"
+)
+
+# Gives up: the U-Net and most candidates and diffusion steps, that is, detail in the trajectories.
+# Gains: about a thousandth of the work per action; value networks that know how much of the episode
+# is left and have seen its end; a cost estimate on the careful side (0.9-quantile, 5 % margin).
+# results/ablation/ has what each improvement is worth.
+QUICK = replace(PAPER, preset="quick").override(
+    network="mlp",
+    horizon=16,
+    diffusion_steps=10,
+    time_to_go=True,
+    cost_quantiles=(0.6, 0.75, 0.9),
+    standardize_values=True,
+    num_steps=8_000,
+    batch_size=256,
+    accumulate=1,
+    learning_rate=1e-3,
+    decay_from=0.5,
+    ema_interval=1,
+    ema_start=100,
+    first_action_weight=5.0,
+    windows="all",
+    clean_share=0.15,
+    num_candidates=16,
+    guidance_on="input",
+    num_unguided_steps=2,
+    cost_quantile=0.9,
+    budget_margin=0.05,
+    clip=True,
+)
+
+PRESETS: dict[str, TrebiConfig] = {config.preset: config for config in (PAPER, REFERENCE, QUICK)}
+
+# Settings that differ by task: preset -> task -> settings.
+TASK_OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
+    "paper": {"safe/Pendulum-v0": {"horizon": 128, "penalty": 1000.0}},
+    # The script that the authors ship for Pendulum: one candidate, gamma 0.99, scaled budgets.
+    "reference": {
+        "safe/Pendulum-v0": {
+            "horizon": 128,
+            "penalty": 1000.0,
+            "num_candidates": 1,
+            "num_steps": 200_000,
+            "discount": 0.99,
+            "cost_discount": 0.99,
+            "budget_scale": 0.336,
+        }
+    },
+}
+
+
+def preset_config(preset: str, env_id: str | None = None, **settings: Any) -> TrebiConfig:
+    """The config of a preset: its own settings, then the task's, then the given ones.
+
+    Raises:
+        UnknownNameError: There is no such preset or setting.
+        ValueError: A value is out of range.
+    """
+    if preset not in PRESETS:
+        raise UnknownNameError("preset", preset, PRESETS)
+    of_task = TASK_OVERRIDES.get(preset, {}).get(env_id or "", {})
+    return PRESETS[preset].override(**(of_task | settings))
+
+
+def config_from_json(document: dict[str, Any]) -> TrebiConfig:
+    """Rebuilds a config from `dataclasses.asdict` that went through JSON.
+
+    Raises:
+        UnknownNameError: It has a setting that this version does not know.
+    """
+    settings = {key: value for group in GROUPS for key, value in document[group].items()}
+    tuples = {
+        key
+        for cls in GROUPS.values()
+        for key, hint in get_type_hints(cls).items()
+        if getattr(hint, "__origin__", None) is tuple
+    }
+    values = {key: tuple(v) if key in tuples else v for key, v in settings.items()}
+    return TrebiConfig(preset=document["preset"]).override(**values)

@@ -1,0 +1,122 @@
+"""The diffusion model: forward noising, and the guided reverse process.
+
+With a noise schedule beta_i and alpha_bar_i = prod_{j <= i} (1 - beta_j), and i = 0 .. T-1:
+
+    forward   tau^i = sqrt(alpha_bar_i) tau + sqrt(1 - alpha_bar_i) noise
+    reverse   tau^{i-1} ~ N(mu_theta(tau^i, i), Sigma^i),
+              mu_theta = A_i denoiser(tau^i, i) + B_i tau^i,    Sigma^i = V_i I
+
+A_i, B_i and V_i are those of the posterior q(tau^{i-1} | tau^i, tau) (Ho et al. 2020, Eq. 6-7); the
+denoiser predicts the clean trajectory. Guidance moves the mean by V_i g (Lin et al. 2023, Eq. 1).
+
+Nothing here knows what a trajectory means, nor what a budget is.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Denoiser = Callable[[Tensor, Tensor], Tensor]
+Guide = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Coefficients of the diffusion process, each `(T,)` float32.
+
+    Attributes:
+        alpha_bar: Share of signal variance that is left at each step.
+        clean_weight: A_i, weight of the predicted clean trajectory in the posterior mean.
+        noised_weight: B_i, weight of the noised trajectory in the posterior mean.
+        variance: V_i, posterior variance; 0 at i = 0.
+    """
+
+    alpha_bar: Tensor
+    clean_weight: Tensor
+    noised_weight: Tensor
+    variance: Tensor
+
+    @classmethod
+    def cosine(cls, num_steps: int, device: torch.device | str = "cpu") -> "Schedule":
+        """The cosine schedule (Nichol & Dhariwal 2021) with s = 0.008 and beta <= 0.999."""
+        s = 0.008
+        grid = torch.linspace(0.0, num_steps, num_steps + 1, dtype=torch.float64) / num_steps
+        signal = torch.cos((grid + s) / (1.0 + s) * math.pi / 2.0) ** 2
+        betas = (1.0 - signal[1:] / signal[:-1]).clamp(0.0, 0.999)
+        alpha_bar = torch.cumprod(1.0 - betas, dim=0)
+        previous = torch.cat([torch.ones(1, dtype=torch.float64), alpha_bar[:-1]])
+        coefficients = (
+            alpha_bar,
+            betas * previous.sqrt() / (1.0 - alpha_bar),
+            (1.0 - previous) * (1.0 - betas).sqrt() / (1.0 - alpha_bar),
+            betas * (1.0 - previous) / (1.0 - alpha_bar),
+        )
+        return cls(*(coefficient.to(device, torch.float32) for coefficient in coefficients))
+
+    @property
+    def num_steps(self) -> int:
+        """T."""
+        return len(self.alpha_bar)
+
+    def add_noise(self, clean: Tensor, diffusion_step: Tensor, noise: Tensor) -> Tensor:
+        """Forward process: `clean` and `noise` `(N, H, D)` at steps `(N,)` -> `(N, H, D)`."""
+        alpha_bar = self.alpha_bar[diffusion_step][:, None, None]
+        return alpha_bar.sqrt() * clean + (1.0 - alpha_bar).sqrt() * noise
+
+
+@torch.no_grad()
+def sample(
+    denoiser: Denoiser,
+    schedule: Schedule,
+    shape: tuple[int, int, int],
+    condition: Callable[[Tensor], Tensor],
+    generator: torch.Generator,
+    guide: Guide | None = None,
+    *,
+    guidance_on: Literal["mean", "input"] = "mean",
+    guidance_repeats: int = 1,
+    num_unguided_steps: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """Runs the reverse process (Lin et al. 2023, Alg. 1, lines 3-13).
+
+    Args:
+        denoiser: Maps noised trajectories `(N, H, D)` and a diffusion step `(1,)` to clean ones.
+        schedule: Coefficients, on the device of `generator`.
+        shape: (N, H, D).
+        condition: Imposes what is known of the trajectories; applied after every change (line 12).
+        generator: Gives all noise: the initial trajectories, then one draw per step.
+        guide: Maps trajectories and a diffusion step to the gradient g. None samples unguided.
+        guidance_on: `"mean"`: g is taken at tau^i and V_i g added to the mean (the paper, line 11).
+            `"input"`: V_i g is added to tau^i before the mean is computed (the reference code).
+        guidance_repeats: How often that is done per step, each time from the moved trajectories.
+        num_unguided_steps: The last steps i < num_unguided_steps take no guidance.
+
+    Returns:
+        The trajectories, and the noised ones before the last denoising; `(N, H, D)` each.
+    """
+    device = generator.device
+    x = condition(torch.randn(shape, generator=generator, device=device))
+    noised = x
+    for i in reversed(range(schedule.num_steps)):
+        diffusion_step = torch.full((1,), i, device=device)
+        guided = guide is not None and i >= max(num_unguided_steps, 1)  # V_0 = 0
+        noised, shift = x, torch.zeros_like(x)
+        for _ in range(guidance_repeats if guided else 0):
+            assert guide is not None
+            at = noised if guidance_on == "input" else noised + shift
+            step = schedule.variance[i] * guide(at, diffusion_step)
+            if guidance_on == "input":
+                noised = condition(noised + step)
+            else:
+                shift = shift + step
+        clean = denoiser(noised, diffusion_step)
+        mean = schedule.clean_weight[i] * clean + schedule.noised_weight[i] * noised + shift
+        if i > 0:
+            noise = torch.randn(shape, generator=generator, device=device)
+            mean = mean + schedule.variance[i].sqrt() * noise
+        x = condition(mean)
+    return x, noised

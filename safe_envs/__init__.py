@@ -1,0 +1,19 @@
+"""Gymnasium tasks with a cost signal and a budget. Importing this package registers them."""
+
+from safe_envs.budget import BudgetObservation, next_remaining_budget
+from safe_envs.cost_signal import CostSignal
+from safe_envs.registration import TASKS, TaskSpec, register_tasks, task_spec
+from safe_envs.vector import VectorBudgetObservation
+
+__all__ = [
+    "TASKS",
+    "BudgetObservation",
+    "CostSignal",
+    "TaskSpec",
+    "VectorBudgetObservation",
+    "next_remaining_budget",
+    "register_tasks",
+    "task_spec",
+]
+
+register_tasks()

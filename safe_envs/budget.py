@@ -1,0 +1,265 @@
+"""The remaining budget: its arithmetic, and the wrapper that keeps it and shows it to the agent.
+
+An episode starts with a budget b. What is left of it at step t is z_t (Lin et al. 2023, Alg. 1):
+
+    z_0 = b,    z_{t+1} = (z_t - c_t) / gamma_c
+
+where c_t is the cost of step t and gamma_c the discount of costs. The episode keeps its budget
+exactly if z never ends below zero.
+"""
+
+from collections.abc import Callable
+from typing import Any, SupportsFloat
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+from gymnasium.utils import RecordConstructorArgs
+
+from safe_envs.registration import TASKS
+
+BudgetSource = float | tuple[float, float] | Callable[[np.random.Generator], float]
+
+
+def next_remaining_budget(
+    remaining_budget: npt.ArrayLike, cost: npt.ArrayLike, cost_discount: float = 1.0
+) -> npt.NDArray[np.float64]:
+    """What is left of a budget after one more step: (z - c) / gamma_c (Alg. 1, line 15).
+
+    Args:
+        remaining_budget: z_t, any shape, in cost units; negative when overspent, `inf` without a
+            constraint.
+        cost: c_t, broadcastable to it.
+        cost_discount: gamma_c in (0, 1].
+
+    Returns:
+        z_{t+1}, in float64.
+    """
+    return (np.asarray(remaining_budget, np.float64) - np.asarray(cost, np.float64)) / cost_discount
+
+
+def check_budget(budget: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Returns a budget (or several) as float64, or says why it cannot be one.
+
+    Raises:
+        TypeError: It is not a number.
+        ValueError: It is NaN or negative. Infinity is allowed and means "no constraint".
+    """
+    try:
+        values = np.asarray(budget, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"A budget should be a number. Received {budget!r}.") from error
+    if np.isnan(values).any() or (values < 0).any():
+        raise ValueError(
+            f"A budget should be zero or more, or math.inf for no constraint. Received {budget!r}."
+        )
+    return values
+
+
+def draw_budget(source: BudgetSource, rng: np.random.Generator) -> float:
+    """Draws an episode's budget: a constant, uniform between two bounds, or a function of `rng`."""
+    if callable(source):
+        return float(check_budget(source(rng)))
+    if isinstance(source, tuple):
+        low, high = check_budget(source)
+        return float(rng.uniform(low, high))
+    return float(check_budget(source))
+
+
+def resolve_cost_discount(spec: Any, cost_discount: float | None) -> float:
+    """gamma_c as given; else the registered task's (`TASKS`), known by its spec; else 1.
+
+    Raises:
+        ValueError: It is outside (0, 1].
+    """
+    if cost_discount is None:
+        known = spec is not None and spec.id in TASKS
+        return TASKS[spec.id].cost_discount if known else 1.0
+    if not 0.0 < cost_discount <= 1.0:
+        raise ValueError(f"cost_discount should be in (0, 1]. Received {cost_discount}.")
+    return cost_discount
+
+
+def budget_space(
+    observation_space: gym.Space[Any], flat: bool, remaining_steps: bool
+) -> gym.spaces.Dict | gym.spaces.Box:
+    """The space of an observation with its remaining budget (see `BudgetObservation`).
+
+    Raises:
+        TypeError: `flat` on something that is not a one-dimensional Box.
+        ValueError: `flat` together with `remaining_steps`.
+    """
+    if flat:
+        if remaining_steps:
+            raise ValueError("remaining_steps is only observed in a Dict: use flat=False with it.")
+        if not isinstance(observation_space, gym.spaces.Box) or len(observation_space.shape) != 1:
+            raise TypeError(
+                "flat=True needs a one-dimensional Box observation space. "
+                f"Received {observation_space}; use flat=False."
+            )
+        return gym.spaces.Box(
+            np.append(observation_space.low, -np.inf).astype(observation_space.dtype),
+            np.append(observation_space.high, np.inf).astype(observation_space.dtype),
+            dtype=observation_space.dtype.type,
+        )
+    spaces: dict[str, gym.Space[Any]] = {
+        "observation": observation_space,
+        "remaining_budget": gym.spaces.Box(-np.inf, np.inf, (1,), np.float32),
+    }
+    if remaining_steps:
+        spaces["remaining_steps"] = gym.spaces.Box(0.0, np.inf, (1,), np.float32)
+    return gym.spaces.Dict(spaces)
+
+
+class BudgetObservation(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
+    """Keeps the remaining budget of the episode and shows it to the agent.
+
+    The observation becomes `{"observation": ..., "remaining_budget": (1,) float32}`, and the info
+    of `reset` and `step` gets `"remaining_budget"` (float) and, where the episode has a time limit,
+    `"remaining_steps"` (int, including the next one). The wrapped environment must report
+    `info["cost"]`; `CostSignal` adds it.
+
+    Args:
+        env: Environment with `info["cost"]`.
+        budget: Budget of an episode in cost units (not normalised): a number >= 0 or `math.inf`, a
+            pair `(low, high)` to draw uniformly from at every reset, or a function of a
+            `numpy.random.Generator`. None if every reset gives one in its options.
+        cost_discount: gamma_c in (0, 1]. None takes the task's own (`TASKS`), or 1.
+        flat: Appends the remaining budget to a one-dimensional Box instead of building a Dict.
+        remaining_steps: Adds `"remaining_steps"` to the Dict, for agents that plan up to the end of
+            the episode.
+
+    Example:
+        >>> import gymnasium as gym
+        >>> from safe_envs import BudgetObservation
+        >>> env = BudgetObservation(gym.make("safe/Pendulum-v0"), budget=30.0)
+        >>> obs, info = env.reset(options={"budget": 12.5})  # a budget for this episode only
+        >>> info["remaining_budget"]
+        12.5
+        >>> env.set_remaining_budget(5.0)  # counts from the next step on
+        >>> obs, reward, terminated, truncated, info = env.step(env.action_space.sample())
+        >>> info["remaining_budget"] == 5.0 - info["cost"]
+        True
+    """
+
+    def __init__(
+        self,
+        env: gym.Env[Any, Any],
+        budget: BudgetSource | None = None,
+        *,
+        cost_discount: float | None = None,
+        flat: bool = False,
+        remaining_steps: bool = False,
+    ):
+        RecordConstructorArgs.__init__(
+            self,
+            budget=budget,
+            cost_discount=cost_discount,
+            flat=flat,
+            remaining_steps=remaining_steps,
+        )
+        gym.Wrapper.__init__(self, env)
+        self._budget = budget
+        if budget is not None:
+            draw_budget(budget, np.random.default_rng(0))
+        self._max_episode_steps = env.spec.max_episode_steps if env.spec is not None else None
+        if remaining_steps and self._max_episode_steps is None:
+            raise ValueError(
+                "remaining_steps needs an episode with a time limit: "
+                "give max_episode_steps to gym.make."
+            )
+        self.cost_discount = resolve_cost_discount(env.spec, cost_discount)
+        self._flat = flat
+        self._observes_steps = remaining_steps
+        self.observation_space = budget_space(env.observation_space, flat, remaining_steps)
+        self._rng = np.random.default_rng()
+        self._remaining_budget: float | None = None
+        self._num_steps = 0
+
+    @property
+    def remaining_budget(self) -> float:
+        """z_t as of now, in cost units; negative when overspent.
+
+        Raises:
+            gymnasium.error.ResetNeeded: No episode has been started.
+        """
+        if self._remaining_budget is None:
+            raise gym.error.ResetNeeded("There is no budget before the first reset().")
+        return self._remaining_budget
+
+    def set_remaining_budget(self, remaining_budget: float) -> None:
+        """Raises or cuts what is left of the budget; the next step is charged to the new one.
+
+        Args:
+            remaining_budget: The new z_t, zero or more, or `math.inf`.
+
+        Raises:
+            ValueError: It is NaN or negative.
+            gymnasium.error.ResetNeeded: No episode has been started.
+        """
+        checked = float(check_budget(remaining_budget))
+        if self._remaining_budget is None:
+            raise gym.error.ResetNeeded("Call reset() before set_remaining_budget().")
+        self._remaining_budget = checked
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Starts an episode with `options["budget"]`, or with the budget given at construction.
+
+        Raises:
+            ValueError: There is no budget, or it is NaN or negative.
+        """
+        if seed is not None:
+            self._rng = np.random.default_rng(seed)
+        options = dict(options or {})
+        source = options.pop("budget", self._budget)
+        if source is None:
+            raise ValueError(
+                "This episode has no budget: give one to BudgetObservation(env, budget=...) "
+                'or to reset(options={"budget": ...}).'
+            )
+        budget = draw_budget(source, self._rng)
+        observation, info = self.env.reset(seed=seed, options=options or None)
+        self._remaining_budget = budget
+        self._num_steps = 0
+        return self._observe(observation), {**info, **self._budget_info()}
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        """Steps the environment and charges `info["cost"]` to the budget.
+
+        Raises:
+            KeyError: The environment reports no cost.
+        """
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        if "cost" not in info:
+            raise KeyError('The environment reports no info["cost"]: wrap it in CostSignal first.')
+        self._remaining_budget = float(
+            next_remaining_budget(self.remaining_budget, info["cost"], self.cost_discount)
+        )
+        self._num_steps += 1
+        return (
+            self._observe(observation),
+            reward,
+            terminated,
+            truncated,
+            {**info, **self._budget_info()},
+        )
+
+    def _budget_info(self) -> dict[str, Any]:
+        info: dict[str, Any] = {"remaining_budget": self.remaining_budget}
+        if self._max_episode_steps is not None:
+            info["remaining_steps"] = self._max_episode_steps - self._num_steps
+        return info
+
+    def _observe(self, observation: Any) -> Any:
+        if self._flat:
+            return np.append(observation, self.remaining_budget).astype(observation.dtype)
+        shown = {
+            "observation": observation,
+            "remaining_budget": np.array([self.remaining_budget], np.float32),
+        }
+        if self._observes_steps:
+            steps = self._budget_info()["remaining_steps"]
+            shown["remaining_steps"] = np.array([steps], np.float32)
+        return shown

@@ -1,0 +1,68 @@
+"""`CostSignal`: the wrapper that gives any environment a cost in `info["cost"]`."""
+
+import math
+from typing import Any, SupportsFloat
+
+import gymnasium as gym
+from gymnasium.envs.registration import load_env_creator
+from gymnasium.utils import RecordConstructorArgs
+
+from safe_envs.costs import CostFunction
+
+
+class CostSignal(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
+    """Adds `info["cost"]`, the cost of the step just taken, computed by a pure cost function.
+
+    `reset` gives `info["cost"] = 0.0`, so that the info has the same keys from the first
+    observation on (Minari's collector and vector environments need that). A cost that the wrapped
+    environment reports itself is replaced.
+
+    Args:
+        env: The environment to judge.
+        cost_fn: A function as described in `safe_envs.costs`, or its name as `"module:function"`.
+            With a name, the environment's spec stays serialisable (Minari stores it).
+        **cost_kwargs: Keyword arguments passed to the cost function at every step.
+
+    Example:
+        >>> import gymnasium as gym
+        >>> from safe_envs import CostSignal
+        >>> env = CostSignal(gym.make("Pendulum-v1"), "safe_envs.costs:pendulum_cost")
+        >>> _ = env.reset(seed=0)
+        >>> *_, info = env.step(env.action_space.sample())
+        >>> 0.0 <= info["cost"] <= 1.0
+        True
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], cost_fn: CostFunction | str, **cost_kwargs: Any):
+        RecordConstructorArgs.__init__(self, cost_fn=cost_fn, **cost_kwargs)
+        gym.Wrapper.__init__(self, env)
+        self._cost_fn: CostFunction = (
+            load_env_creator(cost_fn) if isinstance(cost_fn, str) else cost_fn
+        )
+        self._cost_kwargs = cost_kwargs
+        self._observation: Any = None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Resets the environment; the cost of a reset is 0."""
+        self._observation, info = self.env.reset(seed=seed, options=options)
+        return self._observation, {**info, "cost": 0.0}
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        """Steps the environment and adds the step's cost.
+
+        Raises:
+            ValueError: The cost function returned something that is not a finite number.
+        """
+        next_observation, reward, terminated, truncated, info = self.env.step(action)
+        cost = float(
+            self._cost_fn(self._observation, action, next_observation, info, **self._cost_kwargs)
+        )
+        if not math.isfinite(cost):
+            raise ValueError(
+                f"A cost should be a finite number. {self._cost_fn!r} returned {cost} "
+                f"for the observation {self._observation!r} and the action {action!r}."
+            )
+        self._observation = next_observation
+        return next_observation, reward, terminated, truncated, {**info, "cost": cost}
