@@ -174,8 +174,7 @@ class Agent(ABC):
         """
         folder = Path(path) if Path(path).is_dir() else PRETRAINED / str(path)
         if not folder.is_dir():
-            names = [entry.name for entry in PRETRAINED.iterdir() if entry.is_dir()]
-            raise UnknownNameError("folder or pretrained agent", str(path), names)
+            raise UnknownNameError("folder or pretrained agent", str(path), pretrained_names())
         tensors, document = load_checkpoint(folder / FILE_NAME, cls.method)
         task = Task.from_json(document["task"])
         return cls._from_state(
@@ -191,6 +190,11 @@ class Agent(ABC):
     def new_generator(self) -> torch.Generator:
         """A generator on the agent's device, seeded by the agent's seed."""
         return torch.Generator(self.device).manual_seed(self.seed)
+
+
+def pretrained_names() -> list[str]:
+    """Names of the agents that come with the package."""
+    return sorted(file.parent.name for file in PRETRAINED.glob(f"*/{FILE_NAME}"))
 
 
 def resolve_device(device: str | torch.device) -> torch.device:

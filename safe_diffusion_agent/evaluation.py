@@ -165,7 +165,7 @@ def _run(
     return Rollout(np.stack(rewards), np.stack(costs), np.stack(budgets), num_steps)
 
 
-def evaluate(
+def evaluate_policy(
     policy: Policy,
     env_id: str,
     config: EvaluationConfig,

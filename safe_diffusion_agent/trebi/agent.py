@@ -227,10 +227,9 @@ class TrebiAgent(Agent):
         """Observations `(n, O)`, budgets `(n,)` and steps `(n,)`, on the agent's device."""
         observations = np.asarray(obs, np.float32)
         dim, limit = self.task.obs_dim, self.task.max_episode_steps
-        if observations.ndim not in (1, 2) or observations.shape[-1] != dim:
-            raise ValueError(
-                f"obs should have shape ({dim},) or (n, {dim}). Received {observations.shape}."
-            )
+        shape = observations.shape
+        if len(shape) not in (1, 2) or shape[-1] != dim or shape[0] == 0:
+            raise ValueError(f"obs should have shape ({dim},) or (n, {dim}). Received {shape}.")
         observations = np.atleast_2d(observations)
         if not np.isfinite(observations).all():
             row, column = np.argwhere(~np.isfinite(observations))[0]

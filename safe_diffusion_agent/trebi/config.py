@@ -62,6 +62,12 @@ class ModelConfig:
             f"horizon should be divisible by {divisor} (2 to the number of U-Net levels minus 1)",
             self.horizon,
         )
+        widths = [self.base_width * mult for mult in self.width_mults]
+        _check(
+            all(width % 8 == 0 for width in (*widths, widths[-1] // 4)) and widths[-1] % 4 == 0,
+            "every level's width, and a quarter of the last one, should be divisible by 8",
+            widths,
+        )
         for name in ("discount", "cost_discount"):
             value = getattr(self, name)
             _check(value is None or 0.0 < value <= 1.0, f"{name} should be in (0, 1]", value)

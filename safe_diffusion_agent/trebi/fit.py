@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from safe_diffusion_agent.agent import resolve_device
 from safe_diffusion_agent.data import Episodes
+from safe_diffusion_agent.optimization import OptimizationConfig, Progress, optimize
 from safe_diffusion_agent.provenance import provenance
 from safe_diffusion_agent.task import Task
-from safe_diffusion_agent.training import OptimizationConfig, Progress, train
 from safe_diffusion_agent.trebi.agent import TrebiAgent
 from safe_diffusion_agent.trebi.config import TrainingConfig, TrebiConfig
 from safe_diffusion_agent.trebi.diffusion import Schedule
@@ -116,9 +116,9 @@ def fit(
         config: Settings, such as `preset_config("quick", episodes.env_id)`.
         seed: Fixes initial weights, batches and noise.
         device: `"cpu"`, `"cuda"`, ... or `"auto"`.
-        state_path: See `training.train`.
-        save_interval: See `training.train`.
-        progress: See `training.train`.
+        state_path: See `optimize`.
+        save_interval: See `optimize`.
+        progress: See `optimize`.
 
     Returns:
         The agent, and the logged losses.
@@ -150,7 +150,7 @@ def fit(
     loss = TrebiLoss(
         windows, Schedule.cosine(config.model.diffusion_steps, torch_device), config, task
     )
-    trained, history = train(
+    trained, history = optimize(
         networks,
         loss,
         _optimization(config.training),
@@ -163,7 +163,12 @@ def fit(
     assert isinstance(trained, TrebiNetworks)
     rescale_output(trained.reward, *loss.return_scale)
     rescale_output(trained.cost, *loss.cost_scale)
-    about = {"seed": seed, "provenance": provenance(), "losses": history[-1]}
+    about = {
+        "seed": seed,
+        "behavior_policy": episodes.metadata.get("behavior_policy"),
+        "losses": history[-1],
+        "provenance": provenance(),
+    }
     agent = TrebiAgent(trained, normalizer, config, task, about=about, device=torch_device)
     return agent, history
 

@@ -5,6 +5,7 @@ included, is saved, and a continued training is the same as one that was never i
 """
 
 import copy
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -85,7 +86,7 @@ class _Run:
         self.step, self.history = document["step"], document["history"]
 
 
-def train(
+def optimize(
     module: nn.Module,
     loss: Loss,
     config: OptimizationConfig,
@@ -107,7 +108,7 @@ def train(
         state_path: File to continue from and to save to. None neither saves nor continues.
         identity: JSON values that a continued training must share (dataset, config, seed).
         save_interval: Optimiser steps between saves.
-        progress: Called now and then as `progress(done, total, <parts of the loss>)`.
+        progress: Called after every step as `progress(done, total, <parts of the loss>)`.
 
     Returns:
         The module with averaged weights, in evaluation mode, and the logged losses.
@@ -116,13 +117,14 @@ def train(
         CheckpointError: `state_path` belongs to another training, or is damaged.
         FloatingPointError: The loss is not finite.
     """
-    identity = {"optimization": asdict(config), **(identity or {})}
+    identity = json.loads(json.dumps({"optimization": asdict(config), **(identity or {})}))
     run = _Run(module, config, generator)
     if state_path is not None and state_path.exists():
         run.restore(state_path, identity)
     update_average = get_ema_multi_avg_fn(config.ema_decay)
     log_interval = max(1, config.num_steps // NUM_LOGGED)
     logged: list[dict[str, Tensor]] = []
+    means: dict[str, float] = {}
     while run.step < config.num_steps:
         _set_learning_rate(run.optimizer, config, run.step / config.num_steps)
         for _ in range(config.accumulate):
@@ -142,8 +144,8 @@ def train(
             _check_finite(means, run.step)
             run.history.append({"step": run.step, **means})
             logged = []
-            if progress is not None:
-                progress(run.step, config.num_steps, **means)
+        if progress is not None:
+            progress(run.step, config.num_steps, **means)
         if state_path is not None and (
             run.step % save_interval == 0 or run.step == config.num_steps
         ):

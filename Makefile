@@ -1,0 +1,33 @@
+# Each target sets up what it needs, in .venv, and can be run again.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+
+.PHONY: quickstart test check pretrained
+
+quickstart: .venv/installed  ## collect, train and evaluate SafePendulum
+	$(BIN)/trebi run safe/Pendulum-v0 runs/pendulum --preset quick --seed 0
+
+test: .venv/installed-dev  ## the whole test suite
+	$(BIN)/python -m pytest
+
+check: .venv/installed-dev  ## format, lint, types, import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+pretrained: quickstart  ## ship the quickstart's agent and results
+	mkdir -p safe_diffusion_agent/pretrained/pendulum results/quickstart
+	cp runs/pendulum/agent.safetensors safe_diffusion_agent/pretrained/pendulum/
+	cp runs/pendulum/evaluation/* results/quickstart/
+	$(BIN)/python examples/turn_the_dial.py results/quickstart/turn_the_dial.png
+	$(BIN)/python benchmarks/readme.py
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --constraint constraints.txt --editable .
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	touch $@

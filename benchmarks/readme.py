@@ -1,0 +1,79 @@
+"""Fills in the parts of the README that come from tables and results.
+
+A part stands between `<!-- begin NAME -->` and `<!-- end NAME -->`; NAME is a function below.
+With `--check` nothing is written, and a README that is out of date is an error.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+from safe_envs import TASKS
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def tasks() -> str:
+    header = ["id", "cost of a step", "steps", "cost discount", "maximum budget"]
+    rows = [
+        [f"`{spec.id}`", spec.cost, f"{spec.max_episode_steps}", f"{spec.cost_discount:g}",
+         f"{spec.max_budget:g}"]
+        for spec in TASKS.values()
+    ]  # fmt: skip
+    return table(header, rows)
+
+
+def quickstart() -> str:
+    document = json.loads((ROOT / "results/quickstart/results.json").read_text())
+    header = ["budget (ratio)", "cost / budget: median", "q1", "q3", "largest",
+              "episodes over budget (95 % interval)", "return"]  # fmt: skip
+    rows = []
+    for row in document["budgets"]:
+        cost, over = row["normalized_cost"], row["over_budget"]
+        low, high = over["wilson_95"]
+        rows.append(
+            [
+                f"{row['budget']:g} ({row['ratio']:g})",
+                *(f"{cost[key]:.2f}" for key in ("median", "q1", "q3", "maximum")),
+                f"{over['num_episodes']} of {row['num_episodes']} ({low:.0%} to {high:.0%})",
+                f"{row['mean_return']:.1f} ± {row['std_return']:.1f}",
+            ]
+        )
+    behavior, about = document["behavior_policy"], document["provenance"]
+    note = (
+        f"{document['evaluation']['num_episodes']} episodes per budget, one seed: a small run. "
+        f"The data's own policy ({behavior['name']}): return {behavior['mean_return']:.1f} at cost "
+        f"{behavior['mean_cost']:.1f}. Made by `{document['agent']['provenance']['command']}` on "
+        f"{about['hardware']}; torch {about['versions']['torch']}, "
+        f"gymnasium {about['versions']['gymnasium']}."
+    )
+    return table(header, rows) + "\n\n" + note
+
+
+def filled(text: str) -> str:
+    for name, part in (("tasks", tasks), ("quickstart", quickstart)):
+        begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
+        pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+        replacement = f"{begin}\n{part()}\n{end}"
+        text, count = pattern.subn(lambda _, new=replacement: new, text)
+        assert count == 1, f"README.md should have one part {name!r}, and has {count}."
+    return text
+
+
+def main() -> None:
+    text = README.read_text()
+    new = filled(text)
+    if "--check" in sys.argv and new != text:
+        sys.exit("README.md is out of date: run `python benchmarks/readme.py`.")
+    README.write_text(new)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""Raises and cuts the budget in the middle of the episode, and draws what the agent does."""
+
+import sys
+from pathlib import Path
+
+from safe_diffusion_agent import TrebiAgent
+from safe_diffusion_agent.evaluation import Rollout, rollout, start_seed
+from safe_diffusion_agent.figures import draw_budget_over_time
+
+# Label -> budget at the start, and remaining budgets set before a step.
+SCHEDULES: dict[str, tuple[float, dict[int, float]]] = {
+    "60, never changed": (60.0, {}),
+    "60, cut to 8 at step 80": (60.0, {80: 8.0}),
+    "8, raised to 60 at step 80": (8.0, {80: 60.0}),
+}
+
+
+def main(
+    path: str = "turn_the_dial.png", num_episodes: int = 20, agent_path: str = "pendulum"
+) -> dict[str, Rollout]:
+    runs = {}
+    seeds = [start_seed(0, episode) for episode in range(num_episodes)]
+    for label, (budget, changes) in SCHEDULES.items():
+        agent = TrebiAgent.load(agent_path)
+        runs[label] = rollout(
+            agent.act, "safe/Pendulum-v0", [budget] * num_episodes, seeds, budget_changes=changes
+        )
+        later = runs[label].costs[80:].sum(axis=0)
+        print(f"{label}: cost after step 80: mean {later.mean():.1f}, largest {later.max():.1f}")
+    title = f"SafePendulum, {num_episodes} episodes each (bold: mean)"
+    draw_budget_over_time(runs, Path(path), title=title, marked_step=80)
+    return runs
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:2])

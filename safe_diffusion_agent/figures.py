@@ -1,0 +1,131 @@
+"""Pictures of results. Every function draws into a new figure and writes it to a file."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+
+from safe_diffusion_agent.checkpoint import write_atomically
+from safe_diffusion_agent.evaluation import EpisodeResult, Rollout
+
+BLUE, RED, GRAY = "#3b6fb6", "#c0392b", "#7f7f7f"
+
+
+def _write(figure: Figure, path: Path) -> None:
+    with matplotlib.rc_context({"svg.hashsalt": "safe-diffusion-agent"}):
+        write_atomically(
+            path,
+            lambda file: figure.savefig(
+                file, format=path.suffix[1:], dpi=150, bbox_inches="tight", metadata={}
+            ),
+        )
+
+
+def draw_evaluation(
+    results: Sequence[EpisodeResult],
+    path: Path,
+    *,
+    title: str,
+    behavior_policy: Mapping[str, Any] | None = None,
+) -> None:
+    """Boxes and whiskers of normalised cost and return per budget (Lin et al. 2023, Fig. 1).
+
+    Args:
+        results: Evaluated episodes.
+        path: Picture to write (`.png` or `.svg`).
+        title: Title of the picture.
+        behavior_policy: `mean_return` and `name` of the policy to compare with.
+    """
+    ratios = sorted({result.ratio for result in results})
+    groups = [[result for result in results if result.ratio == ratio] for ratio in ratios]
+    figure = Figure(figsize=(6.0, 6.0))
+    top, bottom = figure.subplots(2, 1, sharex=True)
+    for axes, values in (
+        (top, [[result.normalized_cost for result in group] for group in groups]),
+        (bottom, [[result.episode_return for result in group] for group in groups]),
+    ):
+        axes.boxplot(
+            values,
+            tick_labels=[f"{ratio:g}" for ratio in ratios],
+            whis=1.5,
+            widths=0.55,
+            showmeans=True,
+            patch_artist=True,
+            boxprops={"facecolor": "#dbe7f5", "edgecolor": BLUE},
+            whiskerprops={"color": BLUE},
+            capprops={"color": BLUE},
+            medianprops={"color": BLUE, "linewidth": 2},
+            meanprops={"marker": "o", "markerfacecolor": "black", "markeredgecolor": "black"},
+            flierprops={"marker": ".", "markeredgecolor": GRAY},
+        )
+        axes.spines[["top", "right"]].set_visible(False)
+    top.axhline(1.0, color=RED, linestyle="--", linewidth=1.2)
+    top.text(0.52, 1.02, "budget", color=RED, fontsize=9)
+    top.set_ylim(bottom=0.0)
+    top.set_ylabel("episode cost / budget")
+    top.set_title(title)
+    if behavior_policy is not None:
+        mean_return = behavior_policy["mean_return"]
+        bottom.axhline(mean_return, color=GRAY, linestyle="--", linewidth=1.2)
+        bottom.text(0.52, mean_return, behavior_policy["name"], color=GRAY, fontsize=9, va="bottom")
+    bottom.set_ylabel("return")
+    bottom.set_xlabel("budget / maximum budget")
+    _write(figure, path)
+
+
+def draw_losses(history: Sequence[Mapping[str, float]], path: Path) -> None:
+    """Training losses against the optimiser step, one panel per loss."""
+    names = [name for name in history[0] if name != "step"]
+    figure = Figure(figsize=(3.2 * len(names), 2.6))
+    steps = [row["step"] for row in history]
+    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        axes.plot(steps, [row[name] for row in history], color=BLUE, linewidth=1.2)
+        axes.set_title(name.replace("_", " "))
+        axes.set_xlabel("step")
+        axes.spines[["top", "right"]].set_visible(False)
+    _write(figure, path)
+
+
+def draw_budget_over_time(
+    runs: Mapping[str, Rollout],
+    path: Path,
+    *,
+    title: str,
+    marked_step: int | None = None,
+    angles_deg: Mapping[str, npt.ArrayLike] | None = None,
+) -> None:
+    """Spent cost and remaining budget over time, one color per run: mean, and all episodes faintly.
+
+    Args:
+        runs: Label -> episodes.
+        path: Picture to write.
+        title: Title of the picture.
+        marked_step: A step to mark, such as the one at which the budget changed.
+        angles_deg: Label -> `(L, n)`, an angle to draw in a third panel.
+    """
+    num_panels = 2 if angles_deg is None else 3
+    figure = Figure(figsize=(7.0, 2.3 * num_panels))
+    panels = figure.subplots(num_panels, 1, sharex=True)
+    for (label, run), color in zip(runs.items(), (BLUE, RED, GRAY, "#2e8b57"), strict=False):
+        series = [run.remaining_budgets, np.cumsum(run.costs, axis=0)]
+        if angles_deg is not None:
+            series.append(np.asarray(angles_deg[label]))
+        for axes, values in zip(panels, series, strict=True):
+            axes.plot(values, color=color, alpha=0.12, linewidth=0.8)
+            axes.plot(values.mean(axis=1), color=color, linewidth=2, label=label)
+    panels[0].set_title(title)
+    for axes, name in zip(
+        panels, ("remaining budget", "cost so far", "angle from upright [°]"), strict=False
+    ):
+        axes.set_ylabel(name)
+        axes.spines[["top", "right"]].set_visible(False)
+        if marked_step is not None:
+            axes.axvline(marked_step, color="black", linestyle=":", linewidth=1)
+    panels[0].axhline(0.0, color="black", linewidth=0.8)
+    panels[0].legend(frameon=False)
+    panels[-1].set_xlabel("step")
+    _write(figure, path)

@@ -1,0 +1,228 @@
+"""The road from a task to an evaluated agent: `collect`, `train`, `evaluate`, and `run` for all.
+
+Every stage is a function of its arguments and files: one that is done is not done again, one that
+was interrupted continues.
+"""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safe_diffusion_agent.agent import FILE_NAME
+from safe_diffusion_agent.checkpoint import write_text
+from safe_diffusion_agent.collection import CollectConfig, collect
+from safe_diffusion_agent.data import load_episodes
+from safe_diffusion_agent.errors import CheckpointError
+from safe_diffusion_agent.evaluation import (
+    EvaluationConfig,
+    evaluate_policy,
+    summarize,
+    to_csv,
+)
+from safe_diffusion_agent.figures import draw_evaluation, draw_losses
+from safe_diffusion_agent.provenance import provenance
+from safe_diffusion_agent.task import Task
+from safe_diffusion_agent.trebi.agent import TrebiAgent
+from safe_diffusion_agent.trebi.config import preset_config
+from safe_diffusion_agent.trebi.fit import fit
+
+Progress = Callable[..., None]
+ProgressOf = Callable[[str], AbstractContextManager[Progress | None]]
+PathLike = str | os.PathLike[str]
+
+
+def _silent(_: str) -> AbstractContextManager[Progress | None]:
+    return nullcontext(None)
+
+
+def train(
+    dataset_id: str,
+    out: PathLike,
+    *,
+    preset: str = "quick",
+    seed: int = 0,
+    device: str = "auto",
+    cost_key: str = "infos/cost",
+    settings: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> TrebiAgent:
+    """Trains an agent on a Minari dataset and saves it into a folder.
+
+    The folder gets `agent.safetensors`, `losses.csv`, `losses.png`, and, until the training is
+    complete, `training.safetensors` to continue from.
+
+    Args:
+        dataset_id: Minari id.
+        out: The folder.
+        preset: A preset of `trebi.config`.
+        seed: Fixes the training, on one machine.
+        device: `"cpu"`, `"cuda"`, ... or `"auto"`.
+        cost_key: See `load_episodes`.
+        settings: Settings that differ from the preset's.
+        progress: See `optimize`.
+
+    Raises:
+        DatasetError: See `load_episodes`.
+        UnknownNameError: There is no such preset or setting.
+        CheckpointError: The folder holds another agent.
+    """
+    folder = Path(out)
+    episodes = load_episodes(dataset_id, cost_key=cost_key)
+    config = preset_config(preset, episodes.env_id, **(settings or {}))
+    state_path = folder / "training.safetensors"
+    if (folder / FILE_NAME).exists():
+        agent = TrebiAgent.load(folder, device=device)
+        if (agent.config, agent.task, agent.about["seed"]) == (config, Task.of(episodes), seed):
+            state_path.unlink(missing_ok=True)
+            return agent
+        raise CheckpointError(
+            f"{folder} holds an agent of other settings, data or seed (preset "
+            f"{agent.config.preset!r}, dataset {agent.task.dataset_id!r}, seed "
+            f"{agent.about['seed']}). Choose another folder, or delete it."
+        )
+    agent, history = fit(
+        episodes, config, seed=seed, device=device, state_path=state_path, progress=progress
+    )
+    table = io.StringIO()
+    writer = csv.DictWriter(table, list(history[0]))
+    writer.writeheader()
+    writer.writerows(history)
+    write_text(folder / "losses.csv", table.getvalue())
+    draw_losses(history, folder / "losses.png")
+    agent.save(folder)
+    state_path.unlink()
+    return agent
+
+
+def evaluate(
+    agent: TrebiAgent,
+    out: PathLike,
+    *,
+    env_id: str | None = None,
+    config: EvaluationConfig | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Evaluates an agent under several budgets and writes what came out.
+
+    The folder gets `results.json`, `episodes.csv` and `evaluation.png`. If it already has the
+    results of the same agent and evaluation, they are returned.
+
+    Args:
+        agent: The agent. Its noise starts from the evaluation's seed.
+        out: The folder.
+        env_id: Task to evaluate on. None takes the agent's.
+        config: What to evaluate.
+        progress: See `rollout`.
+
+    Returns:
+        What `results.json` holds: `"budgets"` (see `summarize`), the behavior policy, and what
+        made them.
+
+    Raises:
+        ValueError: There is no task to evaluate on.
+    """
+    config = config or EvaluationConfig()
+    env_id = env_id or agent.task.env_id
+    if env_id is None:
+        raise ValueError("The agent's dataset names no environment: give env_id.")
+    folder = Path(out)
+    inputs = {
+        "task": env_id,
+        "evaluation": asdict(config),
+        "agent": {"config": asdict(agent.config), "task": asdict(agent.task), **agent.about},
+    }
+    inputs = json.loads(json.dumps(inputs))
+    if (folder / "results.json").exists():
+        document: dict[str, Any] = json.loads((folder / "results.json").read_text())
+        if {key: document[key] for key in inputs} == inputs:
+            return document
+    agent.seed = config.seed
+    agent.generator = agent.new_generator()
+    results = evaluate_policy(
+        agent.act,
+        env_id,
+        config,
+        cost_discount=agent.cost_discount,
+        budget_scale=agent.config.planner.budget_scale,
+        progress=progress,
+    )
+    behavior_policy = agent.about.get("behavior_policy")
+    document = {
+        "budgets": summarize(results),
+        "behavior_policy": behavior_policy,
+        **inputs,
+        "provenance": provenance(),
+    }
+    write_text(folder / "episodes.csv", to_csv(results))
+    draw_evaluation(
+        results,
+        folder / "evaluation.png",
+        title=f"{env_id}, preset {agent.config.preset}, {config.num_episodes} episodes per budget",
+        behavior_policy=behavior_policy,
+    )
+    write_text(folder / "results.json", json.dumps(document, indent=2) + "\n")
+    return document
+
+
+def run(
+    env_id: str,
+    out: PathLike,
+    *,
+    preset: str = "quick",
+    seed: int = 0,
+    num_steps: int = 20_000,
+    dataset_id: str | None = None,
+    device: str = "auto",
+    settings: Mapping[str, Any] | None = None,
+    evaluation: EvaluationConfig | None = None,
+    progress_of: ProgressOf = _silent,
+) -> dict[str, Any]:
+    """Collects, trains and evaluates.
+
+    Args:
+        env_id: A task of `safe_envs`.
+        out: Folder of the run; the agent can be loaded from it.
+        preset: See `train`.
+        seed: Fixes all three stages, on one machine.
+        num_steps: Environment steps to collect.
+        dataset_id: See `collect`.
+        device: See `train`.
+        settings: See `train`.
+        evaluation: What to evaluate. None takes the defaults, with `seed`.
+        progress_of: Called with the name of a stage; gives a context manager of its progress.
+
+    Returns:
+        See `evaluate`.
+    """
+    folder = Path(out)
+    with progress_of("collect") as progress:
+        dataset_id = collect(
+            CollectConfig(env_id=env_id, num_steps=num_steps, seed=seed),
+            state_dir=folder / "collection",
+            dataset_id=dataset_id,
+            progress=progress,
+        )
+    with progress_of("train") as progress:
+        agent = train(
+            dataset_id,
+            folder,
+            preset=preset,
+            seed=seed,
+            device=device,
+            settings=settings,
+            progress=progress,
+        )
+    with progress_of("evaluate") as progress:
+        return evaluate(
+            agent,
+            folder / "evaluation",
+            env_id=env_id,
+            config=evaluation or EvaluationConfig(seed=seed),
+            progress=progress,
+        )

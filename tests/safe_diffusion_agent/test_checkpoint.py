@@ -1,0 +1,72 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from safe_diffusion_agent.checkpoint import load_checkpoint, save_checkpoint, write_atomically
+from safe_diffusion_agent.errors import CheckpointError
+
+TENSORS = {"a/x": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(3, dtype=torch.int64)}
+
+
+def test_round_trip(tmp_path):
+    save_checkpoint(tmp_path / "c.safetensors", "thing", TENSORS, {"note": [1, "ä"]})
+    tensors, document = load_checkpoint(tmp_path / "c.safetensors", "thing")
+    assert document == {"note": [1, "ä"]}
+    assert tensors.keys() == TENSORS.keys()
+    for name, tensor in TENSORS.items():
+        assert torch.equal(tensors[name], tensor) and tensors[name].dtype == tensor.dtype
+
+
+def test_every_flipped_byte_is_noticed(tmp_path):
+    path = tmp_path / "c.safetensors"
+    save_checkpoint(path, "thing", TENSORS, {"note": 1})
+    content = path.read_bytes()
+    data_start = 8 + int.from_bytes(content[:8], "little")
+    for position in range(data_start, len(content)):
+        damaged = bytearray(content)
+        damaged[position] ^= 0xFF
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match="damaged"):
+            load_checkpoint(path, "thing")
+
+
+@pytest.mark.parametrize("length", [0, 5, 60, -1])
+def test_a_truncated_file_is_noticed(tmp_path, length):
+    path = tmp_path / "c.safetensors"
+    save_checkpoint(path, "thing", TENSORS, {})
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_checkpoint(path, "thing")
+
+
+def test_foreign_files_are_refused(tmp_path):
+    path = tmp_path / "c.safetensors"
+    save_file(TENSORS, path)
+    with pytest.raises(CheckpointError, match="is not a checkpoint of safe-diffusion-agent"):
+        load_checkpoint(path, "thing")
+    save_file(TENSORS, path, metadata={"safe-diffusion-agent": json.dumps({"format_version": 99})})
+    with pytest.raises(CheckpointError, match="format version 99"):
+        load_checkpoint(path, "thing")
+    save_checkpoint(path, "thing", TENSORS, {})
+    with pytest.raises(CheckpointError, match="should be a checkpoint of 'other'"):
+        load_checkpoint(path, "other")
+    with pytest.raises(CheckpointError, match="There is no checkpoint"):
+        load_checkpoint(tmp_path / "none", "thing")
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def interrupted(file):
+        file.write(b"ne")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(path, interrupted)
+    assert path.read_text() == "old"
+    write_atomically(path, lambda file: file.write(b"new"))
+    assert path.read_text() == "new"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]

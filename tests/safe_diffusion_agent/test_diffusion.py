@@ -1,0 +1,183 @@
+import numpy as np
+import pytest
+import torch
+from diffusers import DDPMScheduler
+
+from safe_diffusion_agent.trebi.diffusion import Schedule, sample
+
+
+def no_condition(x):
+    return x
+
+
+def nonlinear_denoiser(x, diffusion_step):
+    return torch.tanh(1.3 * x) - 0.05 * diffusion_step.to(x.dtype)[:, None, None]
+
+
+def reference_scheduler(num_steps):
+    scheduler = DDPMScheduler(
+        num_train_timesteps=num_steps,
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="sample",
+        variance_type="fixed_small",
+        clip_sample=False,
+    )
+    scheduler.set_timesteps(num_steps)
+    return scheduler
+
+
+@pytest.mark.parametrize("num_steps", [1, 10, 20, 100])
+def test_schedule_is_diffusers_cosine_schedule(num_steps):
+    schedule, reference = Schedule.cosine(num_steps), reference_scheduler(num_steps)
+    np.testing.assert_allclose(schedule.alpha_bar, reference.alphas_cumprod, rtol=1e-4, atol=1e-7)
+
+
+def test_schedule_has_the_reference_codes_values():
+    """beta and posterior variance that the released code computes for T = 20."""
+    variance = Schedule.cosine(20).variance
+    expected = [0, 0.00575, 0.01519, 0.02614, 0.03808, 0.05094, 0.06482, 0.07990, 0.09651, 0.11506,
+                0.13614, 0.16059, 0.18960, 0.22503, 0.26980, 0.32884, 0.41111, 0.53433, 0.73490,
+                0.99295]  # fmt: skip
+    np.testing.assert_allclose(variance, expected, atol=6e-6)
+    assert float(variance[2:].sum()) == pytest.approx(4.470, abs=5e-4)
+
+
+def test_forward_process_is_diffusers():
+    schedule, reference = Schedule.cosine(20), reference_scheduler(20)
+    clean, noise = torch.randn(20, 4, 3), torch.randn(20, 4, 3)
+    steps = torch.arange(20)
+    np.testing.assert_allclose(
+        schedule.add_noise(clean, steps, noise),
+        reference.add_noise(clean, noise, steps),
+        atol=1e-5,
+    )
+
+
+@pytest.mark.parametrize("num_steps", [1, 10, 20])
+def test_reverse_process_is_diffusers_step_by_step(num_steps):
+    """The same network, the same noise: every intermediate trajectory is the same."""
+    shape, ours, reference = (5, 8, 4), [], []
+
+    def recording_condition(x):
+        ours.append(x.clone())
+        return x
+
+    sample(
+        nonlinear_denoiser,
+        Schedule.cosine(num_steps),
+        shape,
+        recording_condition,
+        torch.Generator().manual_seed(0),
+    )
+    scheduler, generator = reference_scheduler(num_steps), torch.Generator().manual_seed(0)
+    x = torch.randn(shape, generator=generator)
+    reference.append(x)
+    for t in scheduler.timesteps:
+        clean = nonlinear_denoiser(x, t.reshape(1))
+        x = scheduler.step(clean, t, x, generator=generator).prev_sample
+        reference.append(x)
+    assert len(ours) == len(reference) == num_steps + 1
+    for mine, theirs in zip(ours, reference, strict=True):
+        assert (mine - theirs).abs().max() < 2e-5
+
+
+@pytest.mark.parametrize("guidance_on", ["mean", "input"])
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_guided_step_is_the_formula_written_out(guidance_on, repeats):
+    """Alg. 1 line 11 (on the mean) and the reference code (on the input), as plain loops."""
+    schedule, shape, unguided = Schedule.cosine(6), (3, 4, 2), 2
+
+    def guide(x, diffusion_step):
+        return torch.cos(x) * (1.0 + diffusion_step.to(x.dtype))
+
+    result, noised = sample(
+        nonlinear_denoiser,
+        schedule,
+        shape,
+        no_condition,
+        torch.Generator().manual_seed(1),
+        guide,
+        guidance_on=guidance_on,
+        guidance_repeats=repeats,
+        num_unguided_steps=unguided,
+    )
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(shape, generator=generator)
+    for i in reversed(range(6)):
+        step, moved = torch.tensor([i]), x
+        for _ in range(repeats if i >= unguided else 0):
+            moved = moved + schedule.variance[i] * guide(moved, step)
+        start = moved if guidance_on == "input" else x
+        mean = schedule.clean_weight[i] * nonlinear_denoiser(start, step)
+        mean = mean + schedule.noised_weight[i] * start
+        if guidance_on == "mean":
+            mean = mean + (moved - x)
+        noise = torch.randn(shape, generator=generator) if i else torch.zeros(shape)
+        last, x = start, mean + schedule.variance[i].sqrt() * noise
+    torch.testing.assert_close(result, x)
+    torch.testing.assert_close(noised, last)
+
+
+def test_condition_is_imposed_after_every_change():
+    def condition(x):
+        x = x.clone()
+        x[:, 0, 1:] = 7.0
+        return x
+
+    seen = []
+
+    def denoiser(x, diffusion_step):
+        seen.append(x[:, 0, 1:].clone())
+        return x
+
+    result, noised = sample(
+        denoiser,
+        Schedule.cosine(5),
+        (2, 3, 4),
+        condition,
+        torch.Generator().manual_seed(0),
+        lambda x, _: torch.ones_like(x),
+        guidance_on="input",
+    )
+    for imposed in (*seen, result[:, 0, 1:], noised[:, 0, 1:]):
+        assert (imposed == 7.0).all()
+
+
+def gaussian_denoiser(mean, variance, schedule):
+    """E[x_0 | x_i] of data N(mean, variance): the exact denoiser."""
+
+    def denoise(x, diffusion_step):
+        alpha_bar = schedule.alpha_bar[diffusion_step][:, None, None]
+        gain = alpha_bar.sqrt() * variance / (alpha_bar * variance + 1.0 - alpha_bar)
+        return mean + gain * (x - alpha_bar.sqrt() * mean)
+
+    return denoise
+
+
+@pytest.mark.parametrize("guidance_on", ["mean", "input"])
+def test_guided_samples_of_a_gaussian_have_the_closed_forms_mean_and_variance(guidance_on):
+    """Data N(m, s^2), reward w x, target p(x) exp(alpha w x): N(m + alpha w s^2, s^2) (Eq. 13)."""
+    mean, std, slope, scale, num = 0.7, 0.6, 1.5, 0.8, 20_000
+    schedule = Schedule.cosine(400)
+    denoise = gaussian_denoiser(mean, std**2, schedule)
+
+    def guide(x, diffusion_step):
+        with torch.enable_grad():  # the value of a noised x is that of its expected clean one
+            x = x.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad((slope * denoise(x, diffusion_step)).sum(), x)
+        return scale * gradient
+
+    guided, _ = sample(
+        denoise,
+        schedule,
+        (num, 1, 1),
+        no_condition,
+        torch.Generator().manual_seed(0),
+        guide,
+        guidance_on=guidance_on,
+    )
+    standard_error = std / num**0.5
+    discretisation = 0.01
+    expected = mean + scale * slope * std**2
+    assert float(guided.mean()) == pytest.approx(expected, abs=4 * standard_error + discretisation)
+    assert float(guided.std()) == pytest.approx(std, abs=0.02)

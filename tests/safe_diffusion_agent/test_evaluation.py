@@ -1,0 +1,130 @@
+import csv
+import io
+import math
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from safe_diffusion_agent.evaluation import (
+    EpisodeResult,
+    EvaluationConfig,
+    evaluate_policy,
+    rollout,
+    start_seed,
+    summarize,
+    to_csv,
+)
+from safe_envs import BudgetObservation
+
+
+def swinging(obs, remaining_budget, remaining_steps):
+    """Pumps energy in while there is budget, then brakes: its cost depends on the budget."""
+    sign = np.where(np.asarray(remaining_budget) > 0, 1.0, -1.0)
+    return (2.0 * sign * np.sign(obs[:, 2]))[:, None].astype(np.float32)
+
+
+def test_lockstep_episodes_are_the_single_ones():
+    budgets, seeds = [3.0, 8.0, math.inf], [11, 12, 13]
+    run = rollout(swinging, "safe/Pendulum-v0", budgets, seeds)
+    assert run.costs.shape == (200, 3)
+    for index, (budget, seed) in enumerate(zip(budgets, seeds, strict=True)):
+        env = BudgetObservation(gym.make("safe/Pendulum-v0"), budget)
+        obs, info = env.reset(seed=seed)
+        for step in range(200):
+            assert run.remaining_budgets[step, index] == pytest.approx(info["remaining_budget"])
+            action = swinging(obs["observation"][None], info["remaining_budget"], None)[0]
+            obs, reward, _, truncated, info = env.step(action)
+            assert run.rewards[step, index] == pytest.approx(reward)
+            assert run.costs[step, index] == pytest.approx(info["cost"])
+        assert truncated
+
+
+def test_policy_is_given_the_steps_that_are_left():
+    seen = []
+
+    def policy(obs, remaining_budget, remaining_steps):
+        seen.append(remaining_steps.copy())
+        return np.zeros((len(obs), 1), np.float32)
+
+    rollout(policy, "safe/Pendulum-v0", [1.0, 2.0], [0, 1])
+    np.testing.assert_array_equal(seen, np.repeat(np.arange(200, 0, -1)[:, None], 2, axis=1))
+
+
+def test_budget_changes_are_set_before_their_step():
+    run = rollout(
+        swinging, "safe/Pendulum-v0", [50.0, 60.0], [0, 1], budget_changes={40: 8.0, 90: [1.0, 2.0]}
+    )
+    assert run.remaining_budgets[40].tolist() == [8.0, 8.0]
+    assert run.remaining_budgets[90].tolist() == [1.0, 2.0]
+    np.testing.assert_allclose(
+        run.remaining_budgets[41:90], 8.0 - np.cumsum(run.costs[40:89], axis=0)
+    )
+
+
+def test_evaluation_judges_by_the_budget_and_starts_alike_under_every_budget():
+    config = EvaluationConfig(ratios=(0.1, 0.5), num_episodes=3, seed=4)
+    results = evaluate_policy(swinging, "safe/Pendulum-v0", config)
+    assert [(r.ratio, r.episode) for r in results] == [(x, k) for x in (0.1, 0.5) for k in range(3)]
+    for result in results:
+        assert result.budget == pytest.approx(60.0 * result.ratio)
+        assert result.normalized_cost == pytest.approx(result.cost / result.budget)
+        assert result.over_budget == (result.cost > result.budget + 1e-9 * result.budget)
+        assert result.num_steps == 200
+    assert any(result.over_budget for result in results)
+    again = evaluate_policy(swinging, "safe/Pendulum-v0", config)
+    assert again == results
+    seeds = {start_seed(seed, episode) for seed in range(5) for episode in range(20)}
+    assert len(seeds) == 100
+
+
+def test_budget_scale_changes_what_the_policy_is_given_and_not_the_judgement():
+    given = []
+
+    def policy(obs, remaining_budget, remaining_steps):
+        given.append(np.array(remaining_budget))
+        return np.zeros((len(obs), 1), np.float32)
+
+    config = EvaluationConfig(ratios=(0.5,), num_episodes=1)
+    (result,) = evaluate_policy(
+        policy, "safe/Pendulum-v0", config, budget_scale=0.336, cost_discount=0.99
+    )
+    assert given[0][0] == pytest.approx(30.0 * 0.336)
+    assert given[1][0] == pytest.approx(30.0 * 0.336 / 0.99)
+    assert result.budget == 30.0
+
+
+def made_up(costs, ratio=0.5):
+    return [
+        EpisodeResult(
+            ratio=ratio, budget=10.0, episode=k, episode_return=float(k), cost=cost,
+            undiscounted_cost=cost, normalized_cost=cost / 10.0, over_budget=cost > 10.0,
+            num_steps=200,
+        )
+        for k, cost in enumerate(costs)
+    ]  # fmt: skip
+
+
+def test_summary_by_hand():
+    (row,) = summarize(made_up([2.0, 4.0, 6.0, 8.0, 20.0]))
+    assert row["normalized_cost"]["median"] == 0.6
+    assert row["normalized_cost"]["mean"] == pytest.approx(0.8)
+    assert row["normalized_cost"]["maximum"] == 2.0
+    assert row["over_budget"]["num_episodes"] == 1
+    assert row["over_budget"]["share"] == 0.2
+    assert row["mean_return"] == 2.0
+    rows = summarize(made_up([1.0], 0.8) + made_up([2.0, 3.0], 0.2))
+    assert [(row["ratio"], row["num_episodes"]) for row in rows] == [(0.2, 2), (0.8, 1)]
+
+
+def test_table_has_one_line_per_episode():
+    results = made_up([2.0, 4.0])
+    rows = list(csv.DictReader(io.StringIO(to_csv(results))))
+    assert [float(row["cost"]) for row in rows] == [2.0, 4.0]
+    assert [row["over_budget"] for row in rows] == ["False", "False"]
+
+
+@pytest.mark.parametrize("arguments", [{"ratios": ()}, {"ratios": (0.0,)}, {"num_episodes": 0}])
+def test_impossible_evaluations_are_refused(arguments):
+    with pytest.raises(ValueError, match="should be"):
+        EvaluationConfig(**arguments)

@@ -1,0 +1,68 @@
+import pytest
+import torch
+
+from safe_diffusion_agent.trebi.config import ModelConfig
+from safe_diffusion_agent.trebi.networks import TrebiNetworks, rescale_output
+from safe_diffusion_agent.trebi.unet import TemporalUNet, TrajectoryEncoder
+
+
+def num_parameters(module):
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize(
+    # Parameters of the released networks, by trajectory dimension (base width 32).
+    ("dim", "mults", "horizon", "denoiser", "value"),
+    [
+        (23, (1, 2, 4, 8), 32, 3_958_327, 2_296_545),
+        (14, (1, 2, 4, 8), 32, 3_956_302, 2_294_817),
+        (13, (1, 2, 4, 8), 32, 3_956_077, 2_294_625),
+        (4, (1, 2, 4, 8), 32, 3_954_052, 2_292_897),
+        (23, (1, 4, 8), 4, 3_685_943, 2_180_833),
+    ],
+)
+def test_unet_has_the_size_of_the_released_networks(dim, mults, horizon, denoiser, value):
+    assert num_parameters(TemporalUNet(dim, 32, mults)) == denoiser
+    assert num_parameters(TrajectoryEncoder(dim, horizon, 32, mults)) == value
+
+
+@pytest.mark.parametrize("network", ["unet", "mlp"])
+@pytest.mark.parametrize("horizon", [8, 32, 128])
+@pytest.mark.parametrize("time_to_go", [False, True])
+def test_shapes_for_every_horizon_of_the_paper(network, horizon, time_to_go):
+    """The released value network cannot be built for the paper's H = 128."""
+    config = ModelConfig(
+        network=network, horizon=horizon, time_to_go=time_to_go, cost_quantiles=(0.5, 0.9)
+    )
+    networks = TrebiNetworks(config, obs_dim=3, act_dim=1)
+    x, step = torch.randn(5, horizon, 4), torch.tensor([3])
+    time = torch.rand(5, 1) if time_to_go else None
+    assert networks.denoiser(x, step).shape == (5, horizon, 4)
+    assert networks.reward(x, step, time).shape == (5, 1)
+    assert networks.cost(x, step, time).shape == (5, 3)
+
+
+@pytest.mark.parametrize("network", ["unet", "mlp"])
+def test_outputs_depend_on_every_input(network):
+    config = ModelConfig(network=network, horizon=16, time_to_go=True)
+    networks = TrebiNetworks(config, obs_dim=3, act_dim=1)
+    x = torch.randn(2, 16, 4, requires_grad=True)
+    time = torch.rand(2, 1, requires_grad=True)
+    step = torch.tensor([1, 1])
+    networks.cost(x, step, time).sum().backward()
+    assert (x.grad != 0).all() and (time.grad != 0).all()
+    denoised = networks.denoiser(x, step)
+    assert not torch.equal(denoised, networks.denoiser(x, torch.tensor([5, 5])))
+    torch.testing.assert_close(denoised, networks.denoiser(x, torch.tensor([1])))
+    # A row's output does not depend on the others.
+    torch.testing.assert_close(networks.denoiser(x[:1], step[:1]), denoised[:1])
+
+
+@pytest.mark.parametrize("network", ["unet", "mlp"])
+def test_rescaled_output(network):
+    config = ModelConfig(network=network, horizon=16, cost_quantiles=(0.9,))
+    value = TrebiNetworks(config, obs_dim=3, act_dim=1).cost
+    x, step = torch.randn(4, 16, 4), torch.tensor([0])
+    before = value(x, step)
+    rescale_output(value, torch.tensor(7.0), torch.tensor(3.0))
+    torch.testing.assert_close(value(x, step), 7.0 + 3.0 * before)
