@@ -82,9 +82,7 @@ def test_same_noise_same_action_and_no_other_generator_moves(tiny_agent):
 def test_same_seed_same_actions_after_loading(tiny_agent, tmp_path):
     tiny_agent.save(tmp_path)
     agents = [TrebiAgent.load(tmp_path, device=tiny_agent.device, seed=s) for s in (5, 5, 6)]
-    actions = [
-        np.stack([agent.act(obs, 10.0, 100) for obs in states(4)]) for agent in agents
-    ]
+    actions = [np.stack([agent.act(obs, 10.0, 100) for obs in states(4)]) for agent in agents]
     np.testing.assert_array_equal(actions[0], actions[1])
     assert not np.array_equal(actions[0], actions[2])
 
@@ -129,7 +127,9 @@ def test_a_state_is_planned_for_in_the_same_way_in_any_batch(tiny_agent):
             return next(draws).repeat(shape[0] // num, 1, 1)
 
         monkeypatch.setattr("safe_diffusion_agent.trebi.diffusion.torch.randn", randn)
-        plan = agent.plan(obs[rows], np.array([3.0, 20.0, 60.0])[rows], np.array([9, 90, 190])[rows])
+        plan = agent.plan(
+            obs[rows], np.array([3.0, 20.0, 60.0])[rows], np.array([9, 90, 190])[rows]
+        )
         monkeypatch.undo()
         return plan
 
@@ -197,9 +197,7 @@ def test_without_the_steps_left_it_warns_and_plans_for_the_whole_episode(tiny_ag
 
 
 def test_time_blind_agents_need_no_steps(tiny_episodes):
-    config = preset_config(
-        "quick", time_to_go=False, windows="inside", num_steps=2, batch_size=4
-    )
+    config = preset_config("quick", time_to_go=False, windows="inside", num_steps=2, batch_size=4)
     agent, _ = fit(tiny_episodes, config)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -11,9 +11,7 @@ from safe_diffusion_agent.data import load_episodes
 from safe_diffusion_agent.errors import CheckpointError, DatasetError
 from safe_diffusion_agent.sac import EpisodeRecorder, SacCollector, episode_seed
 
-CONFIG = CollectConfig(
-    env_id="safe/Pendulum-v0", num_steps=600, seed=3, num_reference_episodes=2
-)
+CONFIG = CollectConfig(env_id="safe/Pendulum-v0", num_steps=600, seed=3, num_reference_episodes=2)
 
 
 class Killed(BaseException):

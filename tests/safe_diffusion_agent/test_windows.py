@@ -93,9 +93,7 @@ def test_inside_leaves_out_the_end_as_diffuser_does():
 
 def test_mask_ends_at_the_time_limit_and_not_at_a_termination():
     episodes = make_episodes([6, 10], limit=10)
-    windows = Windows(
-        episodes, fitted(episodes), 4, discount=1, cost_discount=1, coverage="all"
-    )
+    windows = Windows(episodes, fitted(episodes), 4, discount=1, cost_discount=1, coverage="all")
     masks = windows.get(torch.arange(len(windows))).mask
     assert (masks[5] == 1).all()  # 5 steps before the limit, although the episode ends after 1
     last = masks[-1]  # one step left: one action, two observations

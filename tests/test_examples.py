@@ -1,0 +1,21 @@
+"""The examples run, at small sizes."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+SIZES = {"turn_the_dial": {"num_episodes": 2}}
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_example_runs(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.main(**SIZES.get(path.stem, {}))
+    assert len(path.read_text().splitlines()) <= 60
+    if path.stem == "turn_the_dial":
+        assert (tmp_path / "turn_the_dial.png").read_bytes().startswith(b"\x89PNG")
