@@ -138,11 +138,13 @@ def as_markdown(rows: list[dict], command: str) -> str:
     lines = [
         "# What each improvement is worth on SafePendulum",
         "",
-        f"Made by `{command}` on {about['hardware']}, torch {about['versions']['torch']}. Each cell:",
-        "mean return, median cost / budget, episodes over budget. "
-        f"{num} episodes per cell, over data seeds "
-        f"{sorted({row['data_seed'] for row in rows})}, one training each: a small run, so that",
-        "differences of a few episodes are noise. Last column: all episodes over budget, with the",
+        f"Made by `{command}`",
+        f"on {about['hardware']}, torch {about['versions']['torch']}.",
+        "",
+        "Each cell: mean return; mean over data sets of the median cost / budget; episodes over",
+        f"budget. {num} episodes per cell, over the data seeds",
+        f"{sorted({row['data_seed'] for row in rows})}, one training each: a small run, in which a",
+        "difference of a few episodes is noise. Last column: all episodes over budget, with the",
         "95 % Wilson interval.",
         "",
         "| variant | " + " | ".join(f"{ratio:g}" for ratio in ratios) + " | over budget |",

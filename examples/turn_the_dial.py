@@ -7,11 +7,13 @@ from safe_diffusion_agent import TrebiAgent
 from safe_diffusion_agent.evaluation import Rollout, rollout, start_seed
 from safe_diffusion_agent.figures import draw_budget_over_time
 
+TURNED_AT = 40  # step
+
 # Label -> budget at the start, and remaining budgets set before a step.
 SCHEDULES: dict[str, tuple[float, dict[int, float]]] = {
     "60, never changed": (60.0, {}),
-    "60, cut to 8 at step 80": (60.0, {80: 8.0}),
-    "8, raised to 60 at step 80": (8.0, {80: 60.0}),
+    "60, cut to 8": (60.0, {TURNED_AT: 8.0}),
+    "8, raised to 60": (8.0, {TURNED_AT: 60.0}),
 }
 
 
@@ -25,10 +27,10 @@ def main(
         runs[label] = rollout(
             agent.act, "safe/Pendulum-v0", [budget] * num_episodes, seeds, budget_changes=changes
         )
-        later = runs[label].costs[80:].sum(axis=0)
-        print(f"{label}: cost after step 80: mean {later.mean():.1f}, largest {later.max():.1f}")
-    title = f"SafePendulum, {num_episodes} episodes each (bold: mean)"
-    draw_budget_over_time(runs, Path(path), title=title, marked_step=80)
+        later = runs[label].costs[TURNED_AT:].sum(axis=0)
+        print(f"{label}: cost after that: mean {later.mean():.1f}, largest {later.max():.1f}")
+    title = f"SafePendulum, budget turned at step {TURNED_AT}: {num_episodes} episodes each"
+    draw_budget_over_time(runs, Path(path), title=title, marked_step=TURNED_AT)
     return runs
 
 

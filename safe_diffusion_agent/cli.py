@@ -9,16 +9,16 @@ from typing import Annotated, Any
 
 import gymnasium as gym
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 
 app = typer.Typer(
     help="Safe offline reinforcement learning with a budget that is given at run time.",
@@ -101,7 +101,7 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Folder of the results.")] = None,
     env_id: Annotated[str | None, typer.Option("--env", help="Task; default: the agent's.")] = None,
     ratios: Ratios = "0.2,0.4,0.6,0.8,1.0",
-    episodes: NumEpisodes = 10,
+    episodes: NumEpisodes = 20,
     seed: Seed = 0,
     max_budget: Annotated[
         float | None, typer.Option(help="In cost units; default: task's.")
@@ -134,7 +134,7 @@ def run(
     steps: Annotated[int, typer.Option(help="Environment steps to collect.")] = 20_000,
     dataset_id: Annotated[str | None, typer.Option(help="Minari id of the dataset.")] = None,
     ratios: Ratios = "0.2,0.4,0.6,0.8,1.0",
-    episodes: NumEpisodes = 10,
+    episodes: NumEpisodes = 20,
     device: Device = "auto",
     settings: Settings = None,
 ) -> None:
@@ -180,16 +180,15 @@ def list_all() -> None:
 def _bar(name: str) -> Iterator[Any]:
     """A progress bar; gives the function `progress(done, total, **values)` that moves it."""
     columns = (
-        TextColumn("[bold]{task.description:<9}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("[dim]{task.fields[values]}"),
+        TextColumn("[bold]{task.description:<9}", table_column=Column(no_wrap=True)),
+        BarColumn(bar_width=12),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        TextColumn("{task.fields[rate]}", table_column=Column(no_wrap=True)),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
+        TextColumn("left", table_column=Column(no_wrap=True)),
+        TextColumn("[dim]{task.fields[values]}", table_column=Column(no_wrap=True, ratio=1)),
     )
-    with Progress(*columns, console=console, refresh_per_second=4) as bars:
+    with Progress(*columns, console=console, refresh_per_second=4, expand=True) as bars:
         task = bars.add_task(name, total=None, rate="", values="")
         started_at: int | None = None
 
@@ -212,8 +211,9 @@ def _bar(name: str) -> Iterator[Any]:
 
 
 def _show(document: dict[str, Any], folder: Path) -> None:
+    names = ("budget", "ratio", "mean", "q1", "median", "q3", "max", "over", "95 %", "return")
     table = Table(
-        "budget", "ratio", "cost/budget: mean", "q1", "median", "q3", "max", "over budget", "return"
+        *(Column(name, justify="right") for name in names), box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
     )
     for row in document["budgets"]:
         cost, over = row["normalized_cost"], row["over_budget"]
@@ -222,11 +222,15 @@ def _show(document: dict[str, Any], folder: Path) -> None:
             f"{row['budget']:g}",
             f"{row['ratio']:g}",
             *(f"{cost[key]:.2f}" for key in ("mean", "q1", "median", "q3", "maximum")),
-            f"{over['num_episodes']}/{row['num_episodes']} ({low:.0%} to {high:.0%})",
+            f"{over['num_episodes']}/{row['num_episodes']}",
+            f"{100 * low:.0f}-{100 * high:.0f} %",
             f"{row['mean_return']:.1f} ± {row['std_return']:.1f}",
         )
     console.print(table)
-    console.print("over budget: episodes, with the 95 % Wilson interval of their share")
+    console.print(
+        "mean ... max: episode cost / budget. over: episodes over budget, with the 95 % Wilson "
+        "interval of their share."
+    )
     behavior = document["behavior_policy"]
     if behavior:
         console.print(

@@ -42,7 +42,7 @@ class EvaluationConfig:
     """
 
     ratios: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 1.0)
-    num_episodes: int = 10
+    num_episodes: int = 20
     seed: int = 0
     max_budget: float | None = None
 

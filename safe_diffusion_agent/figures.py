@@ -6,7 +6,6 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from safe_diffusion_agent.checkpoint import write_atomically
@@ -65,7 +64,7 @@ def draw_evaluation(
         axes.spines[["top", "right"]].set_visible(False)
     top.axhline(1.0, color=RED, linestyle="--", linewidth=1.2)
     top.text(0.52, 1.02, "budget", color=RED, fontsize=9)
-    top.set_ylim(bottom=0.0)
+    top.set_ylim(bottom=0.0, top=max(1.15, top.get_ylim()[1]))
     top.set_ylabel("episode cost / budget")
     top.set_title(title)
     if behavior_policy is not None:
@@ -96,7 +95,6 @@ def draw_budget_over_time(
     *,
     title: str,
     marked_step: int | None = None,
-    angles_deg: Mapping[str, npt.ArrayLike] | None = None,
 ) -> None:
     """Spent cost and remaining budget over time, one color per run: mean, and all episodes faintly.
 
@@ -105,27 +103,21 @@ def draw_budget_over_time(
         path: Picture to write.
         title: Title of the picture.
         marked_step: A step to mark, such as the one at which the budget changed.
-        angles_deg: Label -> `(L, n)`, an angle to draw in a third panel.
     """
-    num_panels = 2 if angles_deg is None else 3
-    figure = Figure(figsize=(7.0, 2.3 * num_panels))
-    panels = figure.subplots(num_panels, 1, sharex=True)
-    for (label, run), color in zip(runs.items(), (BLUE, RED, GRAY, "#2e8b57"), strict=False):
-        series = [run.remaining_budgets, np.cumsum(run.costs, axis=0)]
-        if angles_deg is not None:
-            series.append(np.asarray(angles_deg[label]))
+    figure = Figure(figsize=(7.5, 4.6))
+    panels = figure.subplots(2, 1, sharex=True)
+    for (label, run), color in zip(runs.items(), (GRAY, RED, BLUE, "#2e8b57"), strict=False):
+        series = (run.remaining_budgets, np.cumsum(run.costs, axis=0))
         for axes, values in zip(panels, series, strict=True):
-            axes.plot(values, color=color, alpha=0.12, linewidth=0.8)
+            axes.plot(values, color=color, alpha=0.15, linewidth=0.8)
             axes.plot(values.mean(axis=1), color=color, linewidth=2, label=label)
-    panels[0].set_title(title)
-    for axes, name in zip(
-        panels, ("remaining budget", "cost so far", "angle from upright [°]"), strict=False
-    ):
+    panels[0].set_title(title, pad=26)
+    for axes, name in zip(panels, ("remaining budget", "cost so far"), strict=True):
         axes.set_ylabel(name)
         axes.spines[["top", "right"]].set_visible(False)
         if marked_step is not None:
             axes.axvline(marked_step, color="black", linestyle=":", linewidth=1)
     panels[0].axhline(0.0, color="black", linewidth=0.8)
-    panels[0].legend(frameon=False)
+    panels[0].legend(frameon=False, ncols=len(runs), loc="lower center", bbox_to_anchor=(0.5, 1.0))
     panels[-1].set_xlabel("step")
     _write(figure, path)

@@ -1,9 +1,7 @@
-"""The agent that comes with the package: small, quick to load, honest about its origin, and safe."""
+"""The agent that comes with the package: small, quick to load, its origin stated, and safe."""
 
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest

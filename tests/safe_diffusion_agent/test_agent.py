@@ -281,7 +281,8 @@ def test_cuda_plans_like_the_cpu_with_the_same_noise(tiny_agent, tmp_path, monke
     for device in ("cpu", "cuda"):
         draws = iter(noise.to(device))
         monkeypatch.setattr(
-            "safe_diffusion_agent.trebi.diffusion.torch.randn", lambda *_, **__: next(draws)
+            "safe_diffusion_agent.trebi.diffusion.torch.randn",
+            lambda *_, draws=draws, **__: next(draws),
         )
         plans.append(TrebiAgent.load(tmp_path, device=device).plan(states(3), 9.0, 100))
         monkeypatch.undo()

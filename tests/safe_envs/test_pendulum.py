@@ -67,8 +67,12 @@ def test_angle_moves_before_the_speed_is_clipped():
 
 @pytest.mark.parametrize(
     ("mode", "center", "widths"),
-    [("test", math.pi, (0.2, 0.1)), ("train", 0.0, (math.pi, 1.0)), ("deterministic", math.pi, (0, 0))],
-)  # fmt: skip
+    [
+        ("test", math.pi, (0.2, 0.1)),
+        ("train", 0.0, (math.pi, 1.0)),
+        ("deterministic", math.pi, (0, 0)),
+    ],
+)
 def test_start_states_fill_their_range(mode, center, widths):
     env = gym.make("safe/Pendulum-v0", mode=mode).unwrapped
     states = []
