@@ -163,7 +163,7 @@ def list_all() -> None:
     import minari
 
     from safe_diffusion_agent.agent import pretrained_names
-    from safe_diffusion_agent.trebi.config import PRESETS
+    from safe_diffusion_agent.trebi.presets import PRESETS
     from safe_envs import TASKS
 
     table = Table("task", "cost of a step", "steps", "cost discount", "max. budget", box=None)

@@ -29,8 +29,8 @@ from safe_diffusion_agent.figures import draw_evaluation, draw_losses
 from safe_diffusion_agent.provenance import provenance
 from safe_diffusion_agent.task import Task
 from safe_diffusion_agent.trebi.agent import TrebiAgent
-from safe_diffusion_agent.trebi.config import preset_config
 from safe_diffusion_agent.trebi.fit import fit
+from safe_diffusion_agent.trebi.presets import preset_config
 
 Progress = Callable[..., None]
 ProgressOf = Callable[[str], AbstractContextManager[Progress | None]]

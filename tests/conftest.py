@@ -13,8 +13,8 @@ import torch
 import safe_envs  # noqa: F401
 from safe_diffusion_agent.data import Episodes, load_episodes, write_dataset
 from safe_diffusion_agent.sac import EpisodeRecorder
-from safe_diffusion_agent.trebi.config import preset_config
 from safe_diffusion_agent.trebi.fit import fit
+from safe_diffusion_agent.trebi.presets import preset_config
 
 TINY_DATASET = "tests/pendulum/swinging-v0"
 

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from safe_diffusion_agent.agent import Agent, FloatArray
-from safe_diffusion_agent.errors import CheckpointError, UnknownNameError
+from safe_diffusion_agent.errors import CheckpointError
 from safe_diffusion_agent.task import Task
-from safe_diffusion_agent.trebi.config import SETTINGS, TrebiConfig, config_from_json
+from safe_diffusion_agent.trebi.config import TrebiConfig, config_from_json
 from safe_diffusion_agent.trebi.diffusion import Schedule, sample
 from safe_diffusion_agent.trebi.guidance import budget_gradient, select_candidate
 from safe_diffusion_agent.trebi.networks import TrebiNetworks
@@ -273,11 +273,7 @@ class TrebiAgent(Agent):
         settings: dict[str, Any],
         **common: Any,
     ) -> "TrebiAgent":
-        changeable = [name for name, group in SETTINGS.items() if group == "planner"]
-        for name in settings:
-            if name not in changeable:
-                raise UnknownNameError("planner setting", name, changeable)
-        config = config_from_json(document["config"]).override(**settings)
+        config = config_from_json(document["config"]).override_planner(**settings)
         task = common["task"]
         networks = TrebiNetworks(config.model, task.obs_dim, task.act_dim)
         parts: dict[str, dict[str, Tensor]] = {"networks": {}, "normalizer": {}}

@@ -14,8 +14,8 @@ from safe_diffusion_agent import TrebiAgent
 from safe_diffusion_agent.agent import resolve_device
 from safe_diffusion_agent.errors import CheckpointError, UnknownNameError
 from safe_diffusion_agent.trebi import agent as trebi_agent
-from safe_diffusion_agent.trebi.config import preset_config
 from safe_diffusion_agent.trebi.fit import fit
+from safe_diffusion_agent.trebi.presets import preset_config
 from safe_envs import BudgetObservation
 
 HANGING = np.array([-1.0, 0.0, 0.0], np.float32)

@@ -4,13 +4,8 @@ from dataclasses import asdict, fields
 import pytest
 
 from safe_diffusion_agent.errors import UnknownNameError
-from safe_diffusion_agent.trebi.config import (
-    GROUPS,
-    PRESETS,
-    SETTINGS,
-    config_from_json,
-    preset_config,
-)
+from safe_diffusion_agent.trebi.config import GROUPS, SETTINGS, config_from_json
+from safe_diffusion_agent.trebi.presets import PRESETS, preset_config
 
 
 def test_settings_of_the_groups_do_not_overlap():

@@ -3,10 +3,10 @@ import pytest
 import torch
 
 from safe_diffusion_agent.task import Task
-from safe_diffusion_agent.trebi.config import preset_config
 from safe_diffusion_agent.trebi.diffusion import Schedule
 from safe_diffusion_agent.trebi.fit import TrebiLoss, fit, pinball
 from safe_diffusion_agent.trebi.networks import TrebiNetworks
+from safe_diffusion_agent.trebi.presets import preset_config
 from safe_diffusion_agent.trebi.trajectories import Normalizer
 from safe_diffusion_agent.trebi.windows import Windows
 

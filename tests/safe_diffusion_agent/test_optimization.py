@@ -140,7 +140,7 @@ import sys
 from pathlib import Path
 import torch
 from safe_diffusion_agent.data import load_episodes
-from safe_diffusion_agent.trebi.config import preset_config
+from safe_diffusion_agent.trebi.presets import preset_config
 from safe_diffusion_agent.trebi.fit import fit
 
 torch.set_num_threads(1)
