@@ -24,7 +24,7 @@ REFERENCE = replace(PAPER, preset="reference").override(
 # results/ablation/ has what each improvement is worth.
 QUICK = replace(PAPER, preset="quick").override(
     network="mlp",
-    horizon=16,
+    horizon=32,
     diffusion_steps=10,
     time_to_go=True,
     cost_quantiles=(0.6, 0.75, 0.9),

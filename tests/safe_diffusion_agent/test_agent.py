@@ -18,6 +18,7 @@ from safe_diffusion_agent.trebi.fit import fit
 from safe_diffusion_agent.trebi.presets import preset_config
 from safe_envs import BudgetObservation
 
+HORIZON = preset_config("quick").model.horizon
 HANGING = np.array([-1.0, 0.0, 0.0], np.float32)
 
 
@@ -36,10 +37,10 @@ def test_shapes_for_one_state_and_for_many(tiny_agent):
     assert tiny_agent.act(states(5), 10.0, 200).shape == (5, 1)
     assert tiny_agent.act(states(5), np.arange(5.0), np.arange(1, 6)).shape == (5, 1)
     plan = tiny_agent.plan(states(3), [1.0, 2.0, 3.0], 100, return_candidates=True)
-    assert plan.actions.shape == (3, 16, 1) and plan.observations.shape == (3, 16, 3)
+    assert plan.actions.shape == (3, HORIZON, 1) and plan.observations.shape == (3, HORIZON, 3)
     assert plan.predicted_return.shape == plan.predicted_cost.shape == plan.feasible.shape == (3,)
     assert plan.feasible.dtype == bool
-    assert plan.candidates.actions.shape == (3, 16, 16, 1)
+    assert plan.candidates.actions.shape == (3, 16, HORIZON, 1)
     assert plan.candidates.predicted_cost.shape == (3, 16)
     assert tiny_agent.plan(states(3), 1.0, 100).candidates is None
 
@@ -118,7 +119,7 @@ def test_a_state_is_planned_for_in_the_same_way_in_any_batch(tiny_agent):
 
     agent, num = tiny_agent, 16
     obs = states(3)
-    noise = torch.randn(11, num, 16, 4)
+    noise = torch.randn(11, num, HORIZON, 4)
 
     def plan_with(rows, monkeypatch):
         draws = iter(noise)
@@ -276,7 +277,7 @@ def test_a_gpu_that_is_not_there_is_an_error():
 @pytest.mark.cuda
 def test_cuda_plans_like_the_cpu_with_the_same_noise(tiny_agent, tmp_path, monkeypatch):
     tiny_agent.save(tmp_path)
-    noise = torch.randn(11, 48, 16, 4)
+    noise = torch.randn(11, 48, HORIZON, 4)
     plans = []
     for device in ("cpu", "cuda"):
         draws = iter(noise.to(device))
