@@ -57,8 +57,25 @@ def quickstart() -> str:
     return table(header, rows) + "\n\n" + note
 
 
+def budget_cut() -> str:
+    document = json.loads((ROOT / "results/quickstart/budget_cut.json").read_text())
+    header = ["cut at step", *(f"{row['step']}" for row in document["cuts"])]
+    rows = [
+        [
+            "episodes that kept it",
+            *(f"{r['num_kept']}/{r['num_episodes']}" for r in document["cuts"]),
+        ],
+        ["spent after it, median", *(f"{r['median_later_cost']:.1f}" for r in document["cuts"])],
+    ]
+    note = (
+        f"The budget of {document['before']:g} is cut to {document['after']:g} "
+        f"(`{document['provenance']['command']}`)."
+    )
+    return table(header, rows) + "\n\n" + note
+
+
 def filled(text: str) -> str:
-    for name, part in (("tasks", tasks), ("quickstart", quickstart)):
+    for name, part in (("tasks", tasks), ("quickstart", quickstart), ("budget_cut", budget_cut)):
         begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
         pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
         replacement = f"{begin}\n{part()}\n{end}"

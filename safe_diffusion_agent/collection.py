@@ -109,6 +109,11 @@ def collect(
         "algorithm": "SAC (Stable-Baselines3), unconstrained; its whole replay buffer",
         "collect_config": asdict(config),
         "cost": spec.cost,
+        "cost_function": (
+            collector.env.get_wrapper_attr("cost_function")
+            if collector.env.has_wrapper_attr("cost_function")
+            else None
+        ),
         "cost_key": "infos/cost",
         "cost_discount": spec.cost_discount,
         "max_budget": spec.max_budget,

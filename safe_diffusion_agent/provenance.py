@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +32,8 @@ def provenance() -> dict[str, Any]:
 
 def shown_command() -> str:
     """The command line of this process, without the folder that the program lies in."""
-    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    program = Path(sys.argv[0]).name
+    return " ".join(["trebi" if program == "__main__.py" else program, *sys.argv[1:]])
 
 
 def _processor() -> str:
@@ -44,9 +46,9 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """Commit of the source this package runs from; None if installed without its repository."""
+    """Commit of the source this package runs from; None without its repository, or git."""
     folder = Path(__file__).parent.parent
-    if not (folder / ".git").exists():
+    if not (folder / ".git").exists() or shutil.which("git") is None:
         return None
     result = subprocess.run(
         ["git", "describe", "--always", "--dirty"], cwd=folder, capture_output=True, text=True

@@ -42,6 +42,11 @@ class CostSignal(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         self._cost_kwargs = cost_kwargs
         self._observation: Any = None
 
+    @property
+    def cost_function(self) -> str:
+        """Name of the cost function, as `"module:function"`."""
+        return f"{self._cost_fn.__module__}:{getattr(self._cost_fn, '__qualname__', '?')}"
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:

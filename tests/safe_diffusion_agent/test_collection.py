@@ -55,6 +55,7 @@ def test_metadata_says_what_made_it(collected):
     metadata = load_episodes(collected).metadata
     assert metadata["cost_discount"] == 1.0
     assert metadata["max_budget"] == 60.0
+    assert metadata["cost_function"] == "safe_envs.costs:pendulum_cost"
     assert metadata["collect_config"]["seed"] == 3
     assert metadata["behavior_policy"]["num_episodes"] == 2
     assert {"python", "torch", "stable-baselines3"} <= metadata["provenance"]["versions"].keys()

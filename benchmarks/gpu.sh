@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# All work that wants a GPU, most wanted first. Run it again after an interruption: what is done is
+# kept, and a training continues. Results go to results/gpu.
+#
+#   benchmarks/gpu.sh                      # on a GPU
+#   DEVICE=cpu STEPS=20 EPISODES=1 COLLECT=400 SETTINGS="--set base_width=16 --set num_candidates=1" benchmarks/gpu.sh
+#
+# STEPS: optimiser steps of the U-Net presets (the paper: 1000000).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+device=${DEVICE:-cuda}
+out=${RUNS:-runs/gpu}
+python=${PYTHON:-.venv/bin/python}
+
+"$python" -m pytest -q -m cuda tests
+"$python" -m pytest -q tests/safe_diffusion_agent/test_agent.py --device "$device"
+
+for preset in paper reference; do
+    # shellcheck disable=SC2086
+    "$python" -m safe_diffusion_agent run safe/Pendulum-v0 "$out/$preset" --preset "$preset" \
+        --steps "${COLLECT:-20000}" --dataset-id safe-envs/pendulum/sac-replay-gpu-v0 \
+        --device "$device" --set num_steps="${STEPS:-20000}" --episodes "${EPISODES:-10}" \
+        ${SETTINGS:-}
+    mkdir -p "results/gpu/$preset"
+    cp "$out/$preset/evaluation/"* "$out/$preset/losses.csv" "results/gpu/$preset/"
+done
