@@ -1,9 +1,17 @@
-"""Collects offline data: an unconstrained SAC is trained, and all that it saw is the dataset.
+"""Collects offline data with SAC, as a Minari dataset with costs.
 
-This is the data of Lin et al. 2023, App. B: "we train an unconstrained SAC policy online until
-convergence and take its replay buffer as the offline dataset". The reference code stores
-Stable-Baselines3's rescaled actions; here they are in environment units, so that they can be
-replayed.
+The qualities are those of the paper's data sets (Lin et al. 2023, Sec. 5.1 and App. B; those of
+D4RL, Fu et al. 2020, for MuJoCo):
+
+    replay         all that an unconstrained SAC saw in its training
+    medium         episodes of the policy of that training that first reached a third of what its
+                   final policy returns, counted from a random policy
+    medium-replay  all that SAC saw up to that policy
+    expert         episodes of the final policy
+    medium-expert  half medium, half expert
+
+The reference code stores Stable-Baselines3's rescaled actions; here they are in environment units,
+so that they can be replayed.
 """
 
 import json
@@ -11,17 +19,31 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
+import numpy as np
 import torch
 from minari.storage.datasets_root_dir import get_dataset_path
 
-from safe_diffusion_agent.data import write_dataset
-from safe_diffusion_agent.errors import DatasetError
+from safe_diffusion_agent.errors import DatasetError, UnknownNameError
+from safe_diffusion_agent.minari_writer import write_dataset
 from safe_diffusion_agent.provenance import provenance
-from safe_diffusion_agent.sac import Progress, SacCollector
-from safe_envs import task_spec
+from safe_diffusion_agent.recorder import Episode, EpisodeRecorder
+from safe_diffusion_agent.rollouts import Progress, roll_out
+from safe_diffusion_agent.sac import EVALUATION_SEED_OFFSET, SacTraining, Snapshot
+from safe_envs import CostSignal, task_spec
+
+ALGORITHMS = {
+    "replay": "SAC (Stable-Baselines3), unconstrained: its whole replay buffer",
+    "medium": "SAC (Stable-Baselines3), unconstrained, stopped at a third of its performance",
+    "medium-replay": "SAC (Stable-Baselines3), unconstrained: its replay buffer up to medium",
+    "expert": "SAC (Stable-Baselines3), unconstrained, fully trained",
+    "medium-expert": "SAC (Stable-Baselines3), unconstrained: half medium, half expert",
+}
+QUALITIES = tuple(ALGORITHMS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,55 +52,73 @@ class CollectConfig:
 
     Attributes:
         env_id: A task of `safe_envs`.
-        num_steps: Environment steps of SAC, with one gradient step each (the paper: 2e4 on
-            Pendulum and Reacher). Only whole episodes are stored.
+        quality: One of `QUALITIES`.
+        num_steps: Steps of the dataset (the paper: 2e4 for replay on Pendulum and Reacher, 1e6 on
+            Bullet tasks); for replay and medium-replay, steps of SAC. Episodes are stored whole: a
+            last one that SAC did not finish is left out, one that is rolled out is finished.
+        train_steps: Steps of SAC, with one gradient step each, for the qualities that are rolled
+            out. None: as `num_steps`.
         seed: Fixes the whole collection, on one machine.
-        num_reference_episodes: Episodes of the final policy, acting deterministically, that give
-            the behavior policy's return and cost.
     """
 
     env_id: str
+    quality: str = "replay"
     num_steps: int = 20_000
+    train_steps: int | None = None
     seed: int = 0
-    num_reference_episodes: int = 20
 
     def __post_init__(self) -> None:
-        max_episode_steps = task_spec(self.env_id).max_episode_steps
-        if self.num_steps < max_episode_steps:
-            raise ValueError(
-                f"num_steps should be at least one episode of {self.env_id} "
-                f"({max_episode_steps} steps). Received {self.num_steps}."
-            )
+        if self.quality not in QUALITIES:
+            raise UnknownNameError("quality", self.quality, QUALITIES)
+        if self.quality.endswith("replay") and self.train_steps not in (None, self.num_steps):
+            raise ValueError(f"{self.quality} is what SAC saw: leave out train_steps.")
+        longest = task_spec(self.env_id).max_episode_steps
+        for name in ("num_steps", "sac_steps"):
+            if getattr(self, name) < longest:
+                raise ValueError(
+                    f"{name} should be at least one episode of {self.env_id} ({longest} steps). "
+                    f"Received {getattr(self, name)}."
+                )
+
+    @property
+    def sac_steps(self) -> int:
+        """Steps of SAC."""
+        return self.num_steps if self.train_steps is None else self.train_steps
 
 
-def default_dataset_id(env_id: str) -> str:
-    """Minari id of a task's replay dataset, such as `safe-envs/pendulum/sac-replay-v0`."""
+def default_dataset_id(env_id: str, quality: str = "replay") -> str:
+    """Minari id: `safe-envs/pendulum/sac-replay-v0`, `safe-envs/hopper/medium-v0`, ..."""
     name = task_spec(env_id).id.removeprefix("safe/").rpartition("-")[0]
-    return f"safe-envs/{name.lower()}/sac-replay-v0"
+    return f"safe-envs/{name.lower()}/{'sac-replay' if quality == 'replay' else quality}-v0"
+
+
+def default_state_dir(config: CollectConfig) -> Path:
+    """Folder of a collection; the qualities of one training share it, and so the training."""
+    name = default_dataset_id(config.env_id).split("/")[1]
+    return Path("runs") / "collections" / f"{name}-{config.sac_steps}-seed{config.seed}"
 
 
 def collect(
     config: CollectConfig,
     *,
-    state_dir: str | os.PathLike[str],
+    state_dir: str | os.PathLike[str] | None = None,
     dataset_id: str | None = None,
     overwrite: bool = False,
-    checkpoint_interval: int = 1_000,
     progress: Progress | None = None,
 ) -> str:
-    """Trains SAC without a constraint and stores every transition as a Minari dataset.
+    """Trains SAC without a constraint and stores what the quality asks for as a Minari dataset.
 
     A dataset that the same config already made is kept, and an interrupted collection continues
     from its last checkpoint to the same dataset.
 
     Args:
         config: What to collect.
-        state_dir: Folder for what is needed to continue after an interruption. Its files are for
-            this machine only.
+        state_dir: Folder for what is needed to continue after an interruption: the training (its
+            episodes and snapshots of its policy) and the rolled out episodes. None takes
+            `default_state_dir`. Its files are for this machine only.
         dataset_id: Minari id. None takes `default_dataset_id`.
         overwrite: Replaces a dataset of that id that something else made.
-        checkpoint_interval: Steps between checkpoints, rounded up to whole episodes.
-        progress: See `SacCollector.run`.
+        progress: Called as `progress(done, total, **values)`, in steps.
 
     Returns:
         The id of the dataset.
@@ -88,51 +128,125 @@ def collect(
         CheckpointError: `state_dir` belongs to another collection.
     """
     spec = task_spec(config.env_id)
-    dataset_id = dataset_id or default_dataset_id(config.env_id)
-    path = get_dataset_path(dataset_id)
-    if path.exists():
-        made_by = _stored_config(path)
-        if made_by == asdict(config):
-            return dataset_id
-        if not overwrite:
-            raise DatasetError(
-                f"The dataset {dataset_id!r} exists and was made with {made_by}, not with "
-                f"{asdict(config)}. Choose another dataset id, or overwrite it."
-            )
-    collector = SacCollector(
-        spec.id, config.num_steps, config.seed, checkpoint_interval, Path(state_dir)
-    )
+    dataset_id = dataset_id or default_dataset_id(config.env_id, config.quality)
+    folder = default_state_dir(config) if state_dir is None else Path(state_dir)
+    if _is_there(dataset_id, config, overwrite):
+        return dataset_id
     with _one_thread():
-        collector.run(progress)
-        behavior_policy = collector.evaluate_policy(config.num_reference_episodes)
-    metadata = {
-        "algorithm": "SAC (Stable-Baselines3), unconstrained; its whole replay buffer",
-        "collect_config": asdict(config),
-        "cost": spec.cost,
-        "cost_function": (
-            collector.env.get_wrapper_attr("cost_function")
-            if collector.env.has_wrapper_attr("cost_function")
-            else None
-        ),
-        "cost_key": "infos/cost",
-        "cost_discount": spec.cost_discount,
-        "max_budget": spec.max_budget,
-        "max_episode_steps": spec.max_episode_steps,
-        "behavior_policy": behavior_policy,
-        "provenance": provenance(),
-    }
-    write_dataset(dataset_id, spec.id, collector.episodes(), metadata)
+        training = SacTraining(spec.id, config.sac_steps, config.seed, folder)
+        training.run(progress)
+        behavior = training.snapshots[-1]
+        if config.quality in ("medium", "medium-replay"):
+            behavior = medium_snapshot(training)
+        episodes = _episodes(config, training, folder, progress)
+        metadata = {
+            "algorithm": ALGORITHMS[config.quality],
+            "collect_config": asdict(config),
+            "cost": spec.cost,
+            "cost_function": _cost_function(training.env),
+            "cost_key": "infos/cost",
+            "cost_discount": spec.cost_discount,
+            "max_budget": spec.max_budget,
+            "max_episode_steps": spec.max_episode_steps,
+            "behavior_policy": asdict(behavior)
+            | {"name": f"SAC after {behavior.step} steps, deterministic"},
+            "snapshots": [asdict(snapshot) for snapshot in training.snapshots],
+            "provenance": provenance(),
+        }
+        write_dataset(dataset_id, spec.id, episodes, metadata)
     return dataset_id
 
 
-def _stored_config(path: Path) -> dict[str, Any] | None:
-    """The config that made a dataset, or None if it was not made by `collect`."""
+def medium_snapshot(training: SacTraining) -> Snapshot:
+    """The first policy that reached a third of the way from a random one to the final one.
+
+    Raises:
+        DatasetError: The final policy is no better than a random one.
+    """
+    random_return = _random_return(training.env_id, training.seed)
+    final_return = training.snapshots[-1].mean_return
+    if final_return <= random_return:
+        raise DatasetError(
+            f"After {training.num_steps} steps SAC returns {final_return:.1f}, a random policy "
+            f"{random_return:.1f}: there is nothing medium about it. Train longer."
+        )
+    target = random_return + (final_return - random_return) / 3
+    return next(s for s in training.snapshots if s.mean_return >= target)
+
+
+def _episodes(
+    config: CollectConfig,
+    training: SacTraining,
+    folder: Path,
+    progress: Progress | None,
+) -> Iterator[Episode]:
+    if config.quality == "replay":
+        return training.episodes()
+    if config.quality == "medium-replay":
+        return _until(training.episodes(), medium_snapshot(training).step)
+
+    def rolled_out(snapshot: Snapshot, num_steps: int) -> Iterator[Episode]:
+        rounds = folder / f"rollouts-{snapshot.step:08d}"
+        policy = training.load_policy(snapshot)
+        return roll_out(policy, config.env_id, num_steps, config.seed, rounds, progress)
+
+    expert = training.snapshots[-1]
+    if config.quality == "expert":
+        return rolled_out(expert, config.num_steps)
+    medium = medium_snapshot(training)
+    if config.quality == "medium":
+        return rolled_out(medium, config.num_steps)
+    half = config.num_steps // 2
+    return chain(rolled_out(medium, half), rolled_out(expert, half))
+
+
+def _until(episodes: Iterator[Episode], num_steps: int) -> Iterator[Episode]:
+    done = 0
+    for episode in episodes:
+        done += len(episode["rewards"])
+        if done > num_steps:
+            return
+        yield episode
+
+
+def _random_return(env_id: str, seed: int, num_episodes: int = 5) -> float:
+    recorder = EpisodeRecorder(gym.make(env_id), seed + 2 * EVALUATION_SEED_OFFSET)
+    recorder.action_space.seed(seed)
+    for _ in range(num_episodes):
+        recorder.reset()
+        done = False
+        while not done:
+            _, _, terminated, truncated, _ = recorder.step(recorder.action_space.sample())
+            done = terminated or truncated
+    recorder.close()
+    return float(np.mean([episode["rewards"].sum() for episode in recorder.finished]))
+
+
+def _cost_function(env: gym.Env[Any, Any]) -> str | None:
+    """Name of the environment's cost function, if a `CostSignal` gives the cost."""
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, CostSignal):
+            return env.cost_function
+        env = env.env
+    return None
+
+
+def _is_there(dataset_id: str, config: CollectConfig, overwrite: bool) -> bool:
+    """Whether the config already made the dataset."""
+    path = get_dataset_path(dataset_id)
+    if not path.exists():
+        return False
     try:
         metadata = json.loads((path / "data" / "metadata.json").read_text())
     except (OSError, ValueError):
-        return None
-    config: dict[str, Any] | None = metadata.get("collect_config")
-    return config
+        metadata = {}
+    made_with = metadata.get("collect_config")
+    if made_with != asdict(config) and not overwrite:
+        raise DatasetError(
+            f"The dataset {dataset_id!r} exists and was made with {made_with}, not with "
+            f"{asdict(config)}. Choose another dataset id, or overwrite it."
+        )
+    return bool(made_with == asdict(config))
 
 
 @contextmanager

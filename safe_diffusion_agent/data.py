@@ -1,32 +1,25 @@
-"""Offline data: Minari datasets with costs, read into flat arrays, checked, and written.
+"""Offline data: Minari datasets with costs, read into flat arrays and checked.
 
-This module alone knows how Minari stores costs: under the step infos, of which there are T + 1 per
-episode because the reset comes first. The cost of action t is at index t + 1 there, and at index t
-everywhere in this package.
+Minari stores costs under the step infos, of which there are T + 1 per episode because the reset
+comes first: the cost of action t is at index t + 1 there. This module and `minari_writer` hide
+that; everywhere else in this package it is at index t.
 """
 
 import difflib
 import hashlib
-import os
-import shutil
-import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import minari
 import numpy as np
 import numpy.typing as npt
-from minari.data_collector import EpisodeBuffer
-from minari.namespace import create_namespace, list_local_namespaces
-from minari.storage.datasets_root_dir import get_dataset_path
 
 from safe_diffusion_agent.errors import DatasetError
 
 FloatArray = npt.NDArray[np.float32]
+CostFunction = Callable[..., Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +70,12 @@ class Episodes:
         return np.add.reduceat(self.costs, self._first_steps)
 
     @property
+    def discounted_costs(self) -> npt.NDArray[np.float64]:
+        """Cost of each episode, discounted by the task's gamma_c, `(E,)`."""
+        position = np.arange(len(self.costs)) - np.repeat(self._first_steps, self.lengths)
+        return np.add.reduceat(self.costs * self.cost_discount**position, self._first_steps)
+
+    @property
     def fingerprint(self) -> str:
         """Digest of the transitions, 16 hexadecimal digits."""
         digest = hashlib.sha256()
@@ -89,12 +88,16 @@ class Episodes:
         return np.concatenate([[0], np.cumsum(self.lengths)[:-1]])
 
 
-def load_episodes(dataset_id: str, *, cost_key: str = "infos/cost") -> Episodes:
+def load_episodes(
+    dataset_id: str, *, cost_key: str = "infos/cost", cost_fn: CostFunction | None = None
+) -> Episodes:
     """Reads and checks a local Minari dataset.
 
     Args:
         dataset_id: Minari id. Its observation and action spaces must be one-dimensional Boxes.
         cost_key: Where the costs are: `"infos/<name>"`.
+        cost_fn: Computes the costs of a whole episode instead, from `(T, O)` observations, `(T, A)`
+            actions, `(T, O)` next observations, and a dict of the steps' infos, `(T, ...)` each.
 
     Raises:
         DatasetError: There is no such dataset, it has no costs, other spaces, NaNs, or episodes
@@ -116,7 +119,7 @@ def load_episodes(dataset_id: str, *, cost_key: str = "infos/cost") -> Episodes:
     parts: dict[str, list[Any]] = {"observations": [], "actions": [], "rewards": [], "costs": []}
     lengths, terminated = [], []
     for episode in dataset.iterate_episodes():
-        costs = _episode_costs(episode, cost_key, dataset_id)
+        costs = _episode_costs(episode, cost_key, cost_fn, dataset_id)
         _check_episode(episode, costs, dataset_id)
         parts["observations"].append(np.asarray(episode.observations, np.float32))
         parts["actions"].append(np.asarray(episode.actions, np.float32))
@@ -147,10 +150,23 @@ def load_episodes(dataset_id: str, *, cost_key: str = "infos/cost") -> Episodes:
     )
 
 
-def _episode_costs(episode: Any, cost_key: str, dataset_id: str) -> npt.NDArray[np.float64]:
-    """Costs of one episode, `(T,)`: the infos without the reset's."""
+def _episode_costs(
+    episode: Any, cost_key: str, cost_fn: CostFunction | None, dataset_id: str
+) -> npt.NDArray[np.float64]:
+    """Costs of one episode, `(T,)`: infos without the reset's, or a function of the transitions."""
     source, _, name = cost_key.partition("/")
     infos = episode.infos or {}
+    if cost_fn is not None:
+        observations = np.asarray(episode.observations)
+        step_infos = {key: value[1:] for key, value in infos.items()}
+        try:
+            costs = cost_fn(observations[:-1], episode.actions, observations[1:], step_infos)
+        except KeyError as error:
+            raise DatasetError(
+                f"The cost function needs the info {error}, which {dataset_id!r} does not have "
+                f"(infos there: {', '.join(infos) or 'none'})."
+            ) from error
+        return np.asarray(costs, np.float64)
     if source != "infos" or name not in infos:
         available = ", ".join(f"infos/{key}" for key in infos) or "none"
         raise DatasetError(
@@ -184,75 +200,3 @@ def _check_episode(episode: Any, costs: npt.NDArray[np.float64], dataset_id: str
         if not finite.all():
             step = int(np.argmin(finite))
             raise DatasetError(f"{where} has a NaN or infinite value in its {name} at step {step}.")
-
-
-def write_dataset(
-    dataset_id: str,
-    env_id: str,
-    episodes: Iterable[dict[str, np.ndarray]],
-    metadata: dict[str, Any],
-) -> None:
-    """Writes episodes as a Minari dataset (HDF5), replacing one of the same id.
-
-    The dataset is written into a hidden folder first: under its id it is whole or absent.
-
-    Args:
-        dataset_id: Minari id.
-        env_id: Gymnasium id of the environment that was acted in.
-        episodes: As `sac.EpisodeRecorder` records them.
-        metadata: JSON values to store with it; must have `"cost_discount"`. The mean cost of an
-            episode is added, as are each episode's return and cost to its own metadata.
-    """
-    buffers, summaries = [], []
-    for episode in episodes:
-        costs = episode["costs"]
-        buffers.append(
-            EpisodeBuffer(
-                **{k: v for k, v in episode.items() if k != "costs"},  # type: ignore[arg-type]
-                infos={"cost": np.concatenate([[0.0], costs])},
-            )
-        )
-        discounts = metadata["cost_discount"] ** np.arange(len(costs))
-        summaries.append(
-            {
-                "return": float(episode["rewards"].sum()),
-                "cost": float(costs.sum()),
-                "discounted_cost": float(costs @ discounts),
-            }
-        )
-    mean_episode_cost = float(np.mean([summary["cost"] for summary in summaries]))
-    with _staging_root(dataset_id) as staging, warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # about authors and links that we leave out
-        dataset = minari.create_dataset_from_buffers(
-            dataset_id,
-            buffers,
-            env=env_id,
-            algorithm_name=str(metadata.get("algorithm", "unknown")),
-        )
-        dataset.storage.update_episode_metadata(summaries)
-        dataset.storage.update_metadata(metadata | {"mean_episode_cost": mean_episode_cost})
-        staged = staging / dataset_id
-        path = staging.parent / dataset_id
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(path, ignore_errors=True)
-        os.replace(staged, path)
-    namespace = dataset_id.rpartition("/")[0]
-    if namespace and namespace not in list_local_namespaces():
-        create_namespace(namespace)
-
-
-@contextmanager
-def _staging_root(dataset_id: str) -> Iterator[Path]:
-    """Makes Minari write to a hidden folder beside its datasets for a while."""
-    staging = get_dataset_path() / f".writing-{dataset_id.replace('/', '-')}"
-    shutil.rmtree(staging, ignore_errors=True)
-    before = os.environ.get("MINARI_DATASETS_PATH")
-    os.environ["MINARI_DATASETS_PATH"] = str(staging)
-    try:
-        yield staging
-    finally:
-        if before is None:
-            del os.environ["MINARI_DATASETS_PATH"]
-        else:
-            os.environ["MINARI_DATASETS_PATH"] = before
-        shutil.rmtree(staging, ignore_errors=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from safe_diffusion_agent.checkpoint import write_atomically
@@ -120,4 +121,53 @@ def draw_budget_over_time(
     panels[0].axhline(0.0, color="black", linewidth=0.8)
     panels[0].legend(frameon=False, ncols=len(runs), loc="lower center", bbox_to_anchor=(0.5, 1.0))
     panels[-1].set_xlabel("step")
+    _write(figure, path)
+
+
+def draw_dataset(
+    returns: npt.NDArray[np.float64],
+    costs: npt.NDArray[np.float64],
+    *,
+    max_budget: float,
+    ratios: Sequence[float],
+    snapshots: Sequence[Mapping[str, float]],
+    path: Path,
+    title: str,
+    discounted: bool,
+) -> None:
+    """A dataset at a glance: return against cost, histogram of costs, learning curve.
+
+    Args:
+        returns: `(E,)`, of the episodes in the order of collection.
+        costs: `(E,)`.
+        max_budget: In cost units.
+        ratios: Budgets to draw, as shares of it.
+        snapshots: `step` and `mean_return` of the policy in the course of its training.
+        path: Picture to write.
+        title: Title of the picture.
+        discounted: Whether the costs are.
+    """
+    figure = Figure(figsize=(10.5, 3.0))
+    scatter, histogram, curve = figure.subplots(1, 3)
+    points = scatter.scatter(costs, returns, c=np.arange(len(costs)), s=8, cmap="viridis")
+    figure.colorbar(points, ax=scatter, label="episode")
+    histogram.hist(costs, bins=40, color=BLUE)
+    name = "discounted episode cost" if discounted else "episode cost"
+    for axes in (scatter, histogram):
+        for ratio in ratios:
+            axes.axvline(ratio * max_budget, color=RED, linestyle="--", linewidth=0.8)
+        axes.set_xlabel(f"{name} (red: budgets)")
+    scatter.set_ylabel("return")
+    histogram.set_ylabel("episodes")
+    if snapshots:
+        steps = [snapshot["step"] for snapshot in snapshots]
+        curve.plot(steps, [s["mean_return"] for s in snapshots], color=BLUE, marker=".")
+        curve.set_xlabel("steps of SAC")
+        curve.set_ylabel("return of its policy")
+    else:
+        curve.set_axis_off()
+    for axes in (scatter, histogram, curve):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title)
+    figure.tight_layout()
     _write(figure, path)

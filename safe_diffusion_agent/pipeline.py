@@ -7,17 +7,18 @@ was interrupted continues.
 import csv
 import io
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from safe_diffusion_agent.agent import FILE_NAME
 from safe_diffusion_agent.checkpoint import write_text
 from safe_diffusion_agent.collection import CollectConfig, collect
-from safe_diffusion_agent.data import load_episodes
+from safe_diffusion_agent.data import CostFunction, load_episodes
 from safe_diffusion_agent.errors import CheckpointError
 from safe_diffusion_agent.evaluation import (
     EvaluationConfig,
@@ -26,11 +27,13 @@ from safe_diffusion_agent.evaluation import (
     to_csv,
 )
 from safe_diffusion_agent.figures import draw_evaluation, draw_losses
+from safe_diffusion_agent.minari_writer import update_metadata
 from safe_diffusion_agent.provenance import provenance
 from safe_diffusion_agent.task import Task
 from safe_diffusion_agent.trebi.agent import TrebiAgent
 from safe_diffusion_agent.trebi.fit import fit
 from safe_diffusion_agent.trebi.presets import preset_config
+from safe_envs import TASKS
 
 Progress = Callable[..., None]
 ProgressOf = Callable[[str], AbstractContextManager[Progress | None]]
@@ -49,6 +52,7 @@ def train(
     seed: int = 0,
     device: str = "auto",
     cost_key: str = "infos/cost",
+    cost_fn: CostFunction | None = None,
     settings: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> TrebiAgent:
@@ -64,6 +68,7 @@ def train(
         seed: Fixes the training, on one machine.
         device: `"cpu"`, `"cuda"`, ... or `"auto"`.
         cost_key: See `load_episodes`.
+        cost_fn: See `load_episodes`.
         settings: Settings that differ from the preset's.
         progress: See `optimize`.
 
@@ -73,7 +78,7 @@ def train(
         CheckpointError: The folder holds another agent.
     """
     folder = Path(out)
-    episodes = load_episodes(dataset_id, cost_key=cost_key)
+    episodes = load_episodes(dataset_id, cost_key=cost_key, cost_fn=cost_fn)
     config = preset_config(preset, episodes.env_id, **(settings or {}))
     state_path = folder / "training.safetensors"
     if (folder / FILE_NAME).exists():
@@ -128,6 +133,8 @@ def evaluate(
         ValueError: There is no task to evaluate on.
     """
     config = config or EvaluationConfig()
+    if config.max_budget is None:
+        config = replace(config, max_budget=agent.task.max_budget)
     env_id = env_id or agent.task.env_id
     if env_id is None:
         raise ValueError("The agent's dataset names no environment: give env_id.")
@@ -168,6 +175,47 @@ def evaluate(
     )
     write_text(folder / "results.json", json.dumps(document, indent=2) + "\n")
     return document
+
+
+def measure_max_budget(
+    dataset_id: str,
+    agent: TrebiAgent | None = None,
+    *,
+    num_episodes: int = 60,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> float:
+    """Computes the maximum budget of a dataset by the paper's rules (App. D), and stores it.
+
+    Args:
+        dataset_id: Minari id.
+        agent: None: the mean cost of the dataset's episodes, "the expected episodic cost of the
+            unconstrained behavior policy". An agent: the mean cost of its unconstrained planning,
+            the rule for MuJoCo tasks.
+        num_episodes: Episodes of the agent.
+        seed: Of the agent's episodes.
+        progress: See `rollout`.
+
+    Returns:
+        The maximum budget, in cost units (discounted by the task's gamma_c).
+    """
+    episodes = load_episodes(dataset_id)
+    if agent is None:
+        max_budget, source = float(episodes.discounted_costs.mean()), "mean of the dataset"
+    else:
+        if episodes.env_id is None:
+            raise ValueError(f"The dataset {dataset_id!r} names no environment to plan in.")
+        config = EvaluationConfig(
+            ratios=(math.inf,), num_episodes=num_episodes, seed=seed, max_budget=1.0
+        )
+        results = evaluate_policy(agent.act, episodes.env_id, config, progress=progress)
+        max_budget = sum(result.cost for result in results) / len(results)
+        source = f"unconstrained planning, preset {agent.config.preset}, {num_episodes} episodes"
+    changes: dict[str, Any] = {"max_budget": max_budget, "max_budget_source": source}
+    if episodes.env_id in TASKS:
+        changes["paper_max_budget"] = TASKS[episodes.env_id].max_budget
+    update_metadata(dataset_id, changes)
+    return max_budget
 
 
 def run(

@@ -7,6 +7,7 @@ one, transition by transition.
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ import torch
 from stable_baselines3 import SAC
 from stable_baselines3.common.callbacks import BaseCallback
 
-from safe_diffusion_agent.checkpoint import write_atomically
+from safe_diffusion_agent.checkpoint import load_checkpoint, save_checkpoint, write_atomically
 from safe_diffusion_agent.errors import CheckpointError
+from safe_diffusion_agent.recorder import Episode, EpisodeRecorder, read_episodes, save_episodes
 
 # Hyperparameters that differ from Stable-Baselines3's defaults, with their source.
 SAC_SETTINGS: dict[str, dict[str, Any]] = {
@@ -25,104 +27,62 @@ SAC_SETTINGS: dict[str, dict[str, Any]] = {
     "safe/Pendulum-v0": {"learning_rate": 1e-3},
 }
 
+CHECKPOINT_INTERVAL = 1_000  # steps between checkpoints, rounded up to whole episodes
+NUM_SNAPSHOTS = 20  # of the policy, in the course of a training
+SNAPSHOT_EPISODES = 5  # that each snapshot is evaluated on
+EVALUATION_SEED_OFFSET = 1_000_000  # evaluated episodes never start like training episodes
+
 Progress = Callable[..., None]
-Episode = dict[str, np.ndarray]
 
 
-def episode_seed(seed: int, episode: int) -> int:
-    """Seed of one episode of a collection."""
-    return int(np.random.SeedSequence([seed, episode]).generate_state(1)[0])
-
-
-class EpisodeRecorder(gym.Wrapper[Any, Any, Any, Any]):
-    """Records whole episodes exactly as the learner sees them, and seeds each one.
-
-    Args:
-        env: Environment with `info["cost"]`.
-        seed: Episode k starts from `episode_seed(seed, k)`.
-        num_finished: Index of the first episode.
+@dataclass(frozen=True)
+class Snapshot:
+    """The policy at some step of its training, evaluated acting deterministically.
 
     Attributes:
-        finished: Recorded episodes: `observations` (T + 1, O), `actions` (T, A) in environment
-            units, and `rewards`, `costs`, `terminations`, `truncations`, all (T,).
+        step: Environment steps that it was trained for.
+        mean_return: Undiscounted.
+        mean_cost: Undiscounted.
+        num_episodes: Evaluated episodes.
     """
 
-    def __init__(self, env: gym.Env[Any, Any], seed: int, num_finished: int = 0):
-        super().__init__(env)
-        self.num_finished = num_finished
-        self.finished: list[Episode] = []
-        self._seed = seed
-        self._current: dict[str, list[Any]] = {}
-
-    @property
-    def between_episodes(self) -> bool:
-        """Whether the current episode has no step yet."""
-        return not self._current.get("actions")
-
-    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
-        """Starts recording the next episode; a seed given by the caller is replaced."""
-        kwargs["seed"] = episode_seed(self._seed, self.num_finished)
-        observation, info = self.env.reset(**kwargs)
-        names = ("actions", "rewards", "costs", "terminations", "truncations")
-        self._current = {"observations": [observation]} | {name: [] for name in names}
-        return observation, info
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Steps and records; a finished episode is appended to `finished`."""
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        transition = {
-            "observations": observation,
-            "actions": np.array(action),
-            "rewards": float(reward),
-            "costs": float(info["cost"]),
-            "terminations": bool(terminated),
-            "truncations": bool(truncated),
-        }
-        for name, value in transition.items():
-            self._current[name].append(value)
-        if terminated or truncated:
-            self.finished.append({name: np.array(value) for name, value in self._current.items()})
-            self.num_finished += 1
-        return observation, reward, terminated, truncated, info
+    step: int
+    mean_return: float
+    mean_cost: float
+    num_episodes: int
 
 
-class SacCollector:
+class SacTraining:
     """SAC, its recorded environment, and the folder that both are continued from.
 
-    Files `episodes-<index of the first>.npz` hold finished episodes and are written once.
-    `state.pt` holds the learner and the number of episodes that belong to it; episode files beyond
-    that number come from a run that was killed between the two writes, and are collected again.
+    Files `episodes-<index of the first>.npz` hold finished episodes and are written once;
+    `policy-<step>.safetensors` hold snapshots. `state.pt` holds the learner and the number of
+    episodes that belong to it; episode files beyond that number come from a run that was killed
+    between the two writes, and are collected again.
 
     Args:
         env_id: Task with `info["cost"]`.
         num_steps: Environment steps in all; also the size of the replay buffer, which thus keeps
             everything.
         seed: Fixes the run, on one machine.
-        checkpoint_interval: Steps between checkpoints, rounded up to whole episodes.
-        state_dir: Where the files are.
+        folder: Where the files are.
 
     Raises:
         CheckpointError: The folder belongs to a run with other arguments.
     """
 
-    def __init__(
-        self, env_id: str, num_steps: int, seed: int, checkpoint_interval: int, state_dir: Path
-    ):
+    def __init__(self, env_id: str, num_steps: int, seed: int, folder: Path):
         self.num_steps = num_steps
-        self.checkpoint_interval = checkpoint_interval
-        self._identity: dict[str, Any] = {"env_id": env_id, "num_steps": num_steps, "seed": seed}
-        self._dir = state_dir
+        self.env_id, self.seed, self.folder = env_id, seed, folder
+        self._identity = {"env_id": env_id, "num_steps": num_steps, "seed": seed}
         self.env = EpisodeRecorder(gym.make(env_id), seed)
+        settings = SAC_SETTINGS.get(env_id, {})
         self.model = SAC(
-            "MlpPolicy",
-            self.env,
-            buffer_size=num_steps,
-            seed=seed,
-            device="cpu",
-            **SAC_SETTINGS.get(env_id, {}),
+            "MlpPolicy", self.env, buffer_size=num_steps, seed=seed, device="cpu", **settings
         )
+        self.snapshots: list[Snapshot] = []
         self._num_saved = 0
-        if (state_dir / "state.pt").exists():
+        if (folder / "state.pt").exists():
             self._restore()
 
     def run(self, progress: Progress | None = None) -> None:
@@ -136,23 +96,20 @@ class SacCollector:
         if remaining > 0:
             callback = _SaveBetweenEpisodes(self, progress)
             self.model.learn(remaining, callback=callback, reset_num_timesteps=False)
+            self.take_snapshot(num_episodes=20)
             self.save()
 
     def episodes(self) -> Iterator[Episode]:
         """Every saved episode, in the order of collection."""
         count = 0
         while count < self._num_saved:
-            with np.load(self._dir / f"episodes-{count:06d}.npz", allow_pickle=False) as arrays:
-                names = [name.split("/") for name in arrays.files]
-                indices = sorted({int(index) for index, _ in names})
-                for index in indices:
-                    yield {key: arrays[f"{index}/{key}"] for i, key in names if int(i) == index}
-            count += len(indices)
+            for episode in read_episodes(self.folder / f"episodes-{count:06d}.npz"):
+                count += 1
+                yield episode
 
-    def evaluate_policy(self, num_episodes: int) -> dict[str, Any]:
-        """Mean return and cost of the current policy, acting deterministically."""
-        # The seeds are not those of the training episodes.
-        recorder = EpisodeRecorder(self.env.env, self._identity["seed"] + 1_000_000)
+    def take_snapshot(self, num_episodes: int = SNAPSHOT_EPISODES) -> None:
+        """Evaluates the current policy and keeps its weights."""
+        recorder = EpisodeRecorder(gym.make(self.env_id), self.seed + EVALUATION_SEED_OFFSET)
         for _ in range(num_episodes):
             observation, _ = recorder.reset()
             done = False
@@ -160,27 +117,37 @@ class SacCollector:
                 action, _ = self.model.predict(observation, deterministic=True)
                 observation, _, terminated, truncated, _ = recorder.step(action)
                 done = terminated or truncated
-        return {
-            "name": "SAC, final policy, deterministic",
-            "num_episodes": num_episodes,
-            "mean_return": float(np.mean([e["rewards"].sum() for e in recorder.finished])),
-            "mean_cost": float(np.mean([e["costs"].sum() for e in recorder.finished])),
-        }
+        recorder.close()
+        snapshot = Snapshot(
+            step=self.model.num_timesteps,
+            mean_return=float(np.mean([e["rewards"].sum() for e in recorder.finished])),
+            mean_cost=float(np.mean([e["costs"].sum() for e in recorder.finished])),
+            num_episodes=num_episodes,
+        )
+        save_checkpoint(
+            self._policy_path(snapshot.step),
+            "sac-policy",
+            self.model.policy.actor.state_dict(),
+            self._identity | asdict(snapshot),
+        )
+        self.snapshots.append(snapshot)
+
+    def load_policy(self, snapshot: Snapshot) -> Callable[[Any], Any]:
+        """The stochastic policy of a snapshot: maps observations `(n, O)` to actions `(n, A)`."""
+        tensors, _ = load_checkpoint(self._policy_path(snapshot.step), "sac-policy")
+        model = SAC("MlpPolicy", gym.make(self.env_id), buffer_size=1, device="cpu")
+        model.policy.actor.load_state_dict(tensors)
+        return lambda observations: model.predict(observations, deterministic=False)[0]
 
     def save(self) -> None:
         """Writes the episodes finished since the last save, then the learner."""
         if self.env.finished:
-            arrays = {
-                f"{index}/{name}": value
-                for index, episode in enumerate(self.env.finished)
-                for name, value in episode.items()
-            }
-            path = self._dir / f"episodes-{self._num_saved:06d}.npz"
-            write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
+            save_episodes(self.folder / f"episodes-{self._num_saved:06d}.npz", self.env.finished)
             self._num_saved += len(self.env.finished)
             self.env.finished = []
         state = {
             "identity": json.dumps(self._identity),
+            "snapshots": json.dumps([asdict(snapshot) for snapshot in self.snapshots]),
             "num_episodes": self._num_saved,
             "num_timesteps": self.model.num_timesteps,
             "num_updates": self.model._n_updates,
@@ -190,17 +157,18 @@ class SacCollector:
             "numpy_rng": json.dumps(_numpy_rng_state()),
             "action_rng": json.dumps(self.model.action_space.np_random.bit_generator.state),
         }
-        write_atomically(self._dir / "state.pt", lambda file: torch.save(state, file))
+        write_atomically(self.folder / "state.pt", lambda file: torch.save(state, file))
 
     def _restore(self) -> None:
-        state = torch.load(self._dir / "state.pt", weights_only=True)
+        state = torch.load(self.folder / "state.pt", weights_only=True)
         identity = json.loads(state["identity"])
         if identity != self._identity:
             raise CheckpointError(
-                f"{self._dir} belongs to a collection with {identity}, not {self._identity}. "
+                f"{self.folder} belongs to a collection with {identity}, not {self._identity}. "
                 "Choose another folder, or delete it to start again."
             )
         self._num_saved = self.env.num_finished = state["num_episodes"]
+        self.snapshots = [Snapshot(**fields) for fields in json.loads(state["snapshots"])]
         for episode in self.episodes():
             self._refill_replay_buffer(episode)
         self.model.num_timesteps = state["num_timesteps"]
@@ -226,31 +194,39 @@ class SacCollector:
                 [{"TimeLimit.truncated": bool(truncated and not terminated)}],
             )
 
+    def _policy_path(self, step: int) -> Path:
+        return self.folder / f"policy-{step:08d}.safetensors"
+
 
 class _SaveBetweenEpisodes(BaseCallback):
-    def __init__(self, collector: SacCollector, progress: Progress | None):
+    def __init__(self, training: SacTraining, progress: Progress | None):
         super().__init__()
-        self._collector = collector
+        self._training = training
         self._progress = progress
-        self._saved_at = collector.model.num_timesteps
+        self._saved_at = training.model.num_timesteps
         self._last_episode: dict[str, float] = {}
 
     def _on_rollout_start(self) -> None:
         # The gradient step that follows a transition is done when the next rollout starts.
-        due = self.num_timesteps - self._saved_at >= self._collector.checkpoint_interval
-        if due and self._collector.env.between_episodes:
-            self._collector.save()
+        training = self._training
+        if not training.env.between_episodes:
+            return
+        snapshots_due = self.num_timesteps * NUM_SNAPSHOTS // training.num_steps
+        if snapshots_due > len(training.snapshots):
+            training.take_snapshot()
+        if self.num_timesteps - self._saved_at >= CHECKPOINT_INTERVAL:
+            training.save()
             self._saved_at = self.num_timesteps
 
     def _on_step(self) -> bool:
         if self._progress is not None:
             if self.locals["dones"][0]:
-                episode = self._collector.env.finished[-1]
+                episode = self._training.env.finished[-1]
                 self._last_episode = {
                     "episode_return": float(episode["rewards"].sum()),
                     "episode_cost": float(episode["costs"].sum()),
                 }
-            self._progress(self.num_timesteps, self._collector.num_steps, **self._last_episode)
+            self._progress(self.num_timesteps, self._training.num_steps, **self._last_episode)
         return True
 
 

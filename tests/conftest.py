@@ -11,8 +11,9 @@ import pytest
 import torch
 
 import safe_envs  # noqa: F401
-from safe_diffusion_agent.data import Episodes, load_episodes, write_dataset
-from safe_diffusion_agent.sac import EpisodeRecorder
+from safe_diffusion_agent.data import Episodes, load_episodes
+from safe_diffusion_agent.minari_writer import write_dataset
+from safe_diffusion_agent.recorder import EpisodeRecorder
 from safe_diffusion_agent.trebi.fit import fit
 from safe_diffusion_agent.trebi.presets import preset_config
 

@@ -9,9 +9,10 @@ import torch
 from safe_diffusion_agent.collection import CollectConfig, collect, default_dataset_id
 from safe_diffusion_agent.data import load_episodes
 from safe_diffusion_agent.errors import CheckpointError, DatasetError
-from safe_diffusion_agent.sac import EpisodeRecorder, SacCollector, episode_seed
+from safe_diffusion_agent.recorder import EpisodeRecorder, episode_seed
+from safe_diffusion_agent.sac import SacTraining
 
-CONFIG = CollectConfig(env_id="safe/Pendulum-v0", num_steps=600, seed=3, num_reference_episodes=2)
+CONFIG = CollectConfig(env_id="safe/Pendulum-v0", num_steps=600, seed=3)
 
 
 class Killed(BaseException):
@@ -30,7 +31,7 @@ def kill_at(step):
 def collected(tmp_path_factory) -> str:
     state_dir = tmp_path_factory.mktemp("uninterrupted")
     dataset_id = "tests/collected/uninterrupted-v0"
-    return collect(CONFIG, state_dir=state_dir, dataset_id=dataset_id, checkpoint_interval=200)
+    return collect(CONFIG, state_dir=state_dir, dataset_id=dataset_id)
 
 
 def test_dataset_is_what_the_environment_said(collected):
@@ -57,17 +58,18 @@ def test_metadata_says_what_made_it(collected):
     assert metadata["max_budget"] == 60.0
     assert metadata["cost_function"] == "safe_envs.costs:pendulum_cost"
     assert metadata["collect_config"]["seed"] == 3
-    assert metadata["behavior_policy"]["num_episodes"] == 2
+    assert metadata["behavior_policy"]["num_episodes"] == 20
+    assert metadata["snapshots"][-1]["step"] == 600
     assert {"python", "torch", "stable-baselines3"} <= metadata["provenance"]["versions"].keys()
     assert minari.load_dataset(collected).spec.total_steps == 600
 
 
 @pytest.mark.parametrize("step", [150, 450])
-def test_killed_and_continued_collection_is_the_uninterrupted_one(collected, tmp_path, step):
-    arguments = {
-        "state_dir": tmp_path, "dataset_id": f"tests/collected/killed-{step}-v0",
-        "checkpoint_interval": 200,
-    }  # fmt: skip
+def test_killed_and_continued_collection_is_the_uninterrupted_one(
+    collected, tmp_path, step, monkeypatch
+):
+    monkeypatch.setattr("safe_diffusion_agent.sac.CHECKPOINT_INTERVAL", 200)
+    arguments = {"state_dir": tmp_path, "dataset_id": f"tests/collected/killed-{step}-v0"}
     with pytest.raises(Killed):
         collect(CONFIG, **arguments, progress=kill_at(step))
     done = []
@@ -91,18 +93,29 @@ def test_a_dataset_of_another_config_is_not_replaced_unasked(collected, tmp_path
 
 
 def test_a_folder_of_another_collection_is_refused(tmp_path):
-    first = SacCollector("safe/Pendulum-v0", 200, 0, 200, tmp_path)
-    first.save()
+    SacTraining("safe/Pendulum-v0", 200, 0, tmp_path).save()
     with pytest.raises(CheckpointError, match="belongs to a collection with"):
-        SacCollector("safe/Pendulum-v0", 200, 1, 200, tmp_path)
+        SacTraining("safe/Pendulum-v0", 200, 1, tmp_path)
 
 
 def test_policy_evaluation_changes_no_training_episode(tmp_path):
-    collector = SacCollector("safe/Pendulum-v0", 200, 0, 200, tmp_path)
-    before = collector.env.num_finished
-    result = collector.evaluate_policy(2)
-    assert collector.env.num_finished == before and not collector.env.finished
-    assert np.isfinite(result["mean_return"])
+    training = SacTraining("safe/Pendulum-v0", 200, 0, tmp_path)
+    before = torch.get_rng_state()
+    training.take_snapshot(num_episodes=2)
+    assert training.env.num_finished == 0 and not training.env.finished
+    assert torch.equal(before, torch.get_rng_state())
+    assert 0 < training.snapshots[0].mean_return < 200
+
+
+def test_a_snapshot_acts_as_the_policy_did(tmp_path):
+    training = SacTraining("safe/Pendulum-v0", 200, 0, tmp_path)
+    training.take_snapshot(num_episodes=1)
+    observations = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    torch.manual_seed(0)
+    expected, _ = training.model.predict(observations)
+    policy = training.load_policy(training.snapshots[0])
+    torch.manual_seed(0)
+    np.testing.assert_array_equal(policy(observations), expected)
 
 
 def test_threads_are_left_as_they_were(collected):

@@ -137,7 +137,19 @@ def test_mistakes_are_one_line(arguments, message, tmp_path):
     assert "Traceback" not in result.stdout + result.stderr
 
 
-@pytest.mark.parametrize("command", ["collect", "train", "evaluate", "run", "list"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "collect",
+        "describe",
+        "import",
+        "max-budget",
+        "train",
+        "evaluate",
+        "run",
+        "list",
+    ],
+)
 def test_help_shows_an_example(command):
     result = trebi(command, "--help")
     assert result.returncode == 0

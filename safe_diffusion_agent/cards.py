@@ -1,0 +1,127 @@
+"""Dataset cards: what is in a dataset, and which budgets it can teach.
+
+The card makes condition (7) of Lin et al. 2023 visible: the share of the behavior's episodes that
+are within a budget must not be too small.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from safe_diffusion_agent.checkpoint import write_text
+from safe_diffusion_agent.data import Episodes, load_episodes
+from safe_diffusion_agent.figures import draw_dataset
+from safe_diffusion_agent.statistics import wilson_interval
+
+RATIOS = (0.2, 0.4, 0.6, 0.8, 1.0)
+
+
+def describe(dataset_id: str, out: Path, *, cost_key: str = "infos/cost") -> Path:
+    """Writes the card of a dataset: `<name>.md` and `<name>.png`.
+
+    Args:
+        dataset_id: Minari id.
+        out: Folder of the card.
+        cost_key: See `load_episodes`.
+
+    Returns:
+        The Markdown file.
+
+    Raises:
+        DatasetError: See `load_episodes`.
+    """
+    episodes = load_episodes(dataset_id, cost_key=cost_key)
+    name = "-".join(dataset_id.split("/")[1:] or [dataset_id])
+    draw_dataset(
+        episodes.episode_returns,
+        episodes.discounted_costs,
+        max_budget=episodes.max_budget,
+        ratios=RATIOS,
+        snapshots=episodes.metadata.get("snapshots", []),
+        path=out / f"{name}.png",
+        title=f"{dataset_id}: {len(episodes.lengths)} episodes",
+        discounted=episodes.cost_discount < 1.0,
+    )
+    path = out / f"{name}.md"
+    write_text(path, card(episodes, f"{name}.png"))
+    return path
+
+
+def budget_shares(costs: npt.NDArray[np.float64], max_budget: float) -> list[dict[str, Any]]:
+    """Share of episodes within each budget, with its 95 % Wilson interval."""
+    rows = []
+    for ratio in RATIOS:
+        num_within = int((costs <= ratio * max_budget).sum())
+        rows.append(
+            {
+                "ratio": ratio,
+                "budget": ratio * max_budget,
+                "share": num_within / len(costs),
+                "wilson_95": wilson_interval(num_within, len(costs)),
+            }
+        )
+    return rows
+
+
+def card(episodes: Episodes, picture: str) -> str:
+    """The Markdown text of a card."""
+    metadata, costs = episodes.metadata, episodes.discounted_costs
+    of_cost = "episode cost" if episodes.cost_discount == 1 else "discounted episode cost"
+    facts = [
+        ("environment", episodes.env_id),
+        ("made by", metadata.get("algorithm", "unknown")),
+        ("steps", f"{len(episodes.rewards):,}"),
+        ("episodes", f"{len(episodes.lengths):,} ({episodes.terminated.mean():.0%} terminated)"),
+        ("cost of a step", metadata.get("cost", "unknown")),
+        ("cost discount", f"{episodes.cost_discount:g}"),
+        ("maximum budget", _max_budget(episodes)),
+        ("fingerprint", episodes.fingerprint),
+        ("settings", metadata.get("collect_config", "unknown")),
+    ]
+    behavior = metadata.get("behavior_policy")
+    if behavior:
+        facts.append(
+            (
+                "behavior policy",
+                f"{behavior['name']}: return {behavior['mean_return']:.1f}, "
+                f"cost {behavior['mean_cost']:.1f} ({behavior['num_episodes']} episodes)",
+            )
+        )
+    lines = [f"# {episodes.dataset_id}", "", f"![return, cost and budgets]({picture})", ""]
+    lines += [f"- **{name}**: {value}" for name, value in facts]
+    lines += ["", *_table("", ("mean", "min", "10 %", "median", "90 %", "max"), [
+        ("return", _spread(episodes.episode_returns)),
+        (of_cost, _spread(costs)),
+        ("length", _spread(episodes.lengths)),
+    ])]  # fmt: skip
+    shares = budget_shares(costs, episodes.max_budget)
+    lines += ["", "Episodes within each budget (condition (7) of the paper), 95 % interval:", ""]
+    lines += _table("ratio", [f"{row['ratio']:g}" for row in shares], [
+        ("budget", [f"{row['budget']:.4g}" for row in shares]),
+        ("share", [f"{row['share']:.0%}" for row in shares]),
+        ("interval", ["{:.0%} to {:.0%}".format(*row["wilson_95"]) for row in shares]),
+    ])  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def _max_budget(episodes: Episodes) -> str:
+    source = episodes.metadata.get("max_budget_source")
+    text = f"{episodes.max_budget:.4g}" + (f" ({source})" if source else "")
+    paper = episodes.metadata.get("paper_max_budget")
+    return text if paper is None else f"{text}; the paper's, for its own data: {paper:g}"
+
+
+def _spread(values: npt.ArrayLike) -> list[str]:
+    array = np.asarray(values, np.float64)
+    quantiles = np.quantile(array, [0.0, 0.1, 0.5, 0.9, 1.0])
+    return [f"{value:.4g}" for value in (array.mean(), *quantiles)]
+
+
+def _table(
+    corner: str, header: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]
+) -> list[str]:
+    lines = [f"| {corner} | " + " | ".join(header) + " |", "|" + " --- |" * (len(header) + 1)]
+    return lines + [f"| {name} | " + " | ".join(cells) + " |" for name, cells in rows]

@@ -1,0 +1,27 @@
+"""The `trebi` command. Every command calls the library function of its name, and shows it."""
+
+import sys
+
+import gymnasium as gym
+import typer
+
+from safe_diffusion_agent.cli import agents, datasets
+from safe_diffusion_agent.cli.display import console
+
+app = typer.Typer(
+    help="Safe offline reinforcement learning with a budget that is given at run time.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.add_typer(datasets.app)
+app.add_typer(agents.app)
+
+
+def main() -> None:
+    """Runs the command; errors that a user can mend are shown in one line."""
+    try:
+        app()
+    except (ValueError, FloatingPointError, gym.error.Error) as error:
+        console.print(f"[bold red]Error:[/] {error}", highlight=False)
+        sys.exit(1)

@@ -1,0 +1,134 @@
+"""Commands on agents: `trebi train`, `evaluate`, `run`, and `list`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from safe_diffusion_agent.cli.display import console, progress_bar, show_evaluation
+from safe_diffusion_agent.cli.options import (
+    CostFn,
+    CostKey,
+    Device,
+    NumEpisodes,
+    Preset,
+    Ratios,
+    Seed,
+    Settings,
+    parse_function,
+    parse_ratios,
+    parse_settings,
+)
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: trebi train safe-envs/pendulum/sac-replay-v0 runs/pendulum")
+def train(
+    dataset_id: Annotated[str, typer.Argument(help="Minari id of a dataset with costs.")],
+    out: Annotated[Path, typer.Argument(help="Folder of the run.")],
+    preset: Preset = "quick",
+    seed: Seed = 0,
+    device: Device = "auto",
+    cost_key: CostKey = "infos/cost",
+    cost_fn: CostFn = None,
+    settings: Settings = None,
+) -> None:
+    """Train an agent on a Minari dataset."""
+    from safe_diffusion_agent.pipeline import train as train_agent
+
+    with progress_bar("train") as progress:
+        train_agent(
+            dataset_id,
+            out,
+            preset=preset,
+            seed=seed,
+            device=device,
+            cost_key=cost_key,
+            cost_fn=parse_function(cost_fn),
+            settings=parse_settings(settings),
+            progress=progress,
+        )
+    console.print(f"Agent: {out}")
+
+
+@app.command(epilog="Example: trebi evaluate pendulum --episodes 20 --out runs/evaluation")
+def evaluate(
+    agent: Annotated[str, typer.Argument(help="Folder of a run, or name of a pretrained agent.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the results.")] = None,
+    env_id: Annotated[str | None, typer.Option("--env", help="Task; default: the agent's.")] = None,
+    ratios: Ratios = "0.2,0.4,0.6,0.8,1.0",
+    episodes: NumEpisodes = 20,
+    seed: Seed = 0,
+    max_budget: Annotated[
+        float | None, typer.Option(help="In cost units; default: task's.")
+    ] = None,
+    device: Device = "auto",
+    settings: Settings = None,
+) -> None:
+    """Evaluate an agent under several budgets: table, results.json, episodes.csv, picture."""
+    from safe_diffusion_agent import TrebiAgent
+    from safe_diffusion_agent.evaluation import EvaluationConfig
+    from safe_diffusion_agent.pipeline import evaluate as evaluate_agent
+
+    loaded = TrebiAgent.load(agent, device=device, **parse_settings(settings))
+    default_out = Path(agent) if Path(agent).is_dir() else Path("runs") / agent
+    config = EvaluationConfig(
+        ratios=parse_ratios(ratios), num_episodes=episodes, seed=seed, max_budget=max_budget
+    )
+    folder = out or default_out / "evaluation"
+    with progress_bar("evaluate") as progress:
+        document = evaluate_agent(loaded, folder, env_id=env_id, config=config, progress=progress)
+    show_evaluation(document, folder)
+
+
+@app.command(epilog="Example: trebi run safe/Pendulum-v0 runs/pendulum --preset quick")
+def run(
+    env_id: Annotated[str, typer.Argument(help="A task of `trebi list`.")],
+    out: Annotated[Path, typer.Argument(help="Folder of the run.")],
+    preset: Preset = "quick",
+    seed: Seed = 0,
+    steps: Annotated[int, typer.Option(help="Environment steps to collect.")] = 20_000,
+    dataset_id: Annotated[str | None, typer.Option(help="Minari id of the dataset.")] = None,
+    ratios: Ratios = "0.2,0.4,0.6,0.8,1.0",
+    episodes: NumEpisodes = 20,
+    device: Device = "auto",
+    settings: Settings = None,
+) -> None:
+    """Collect, train and evaluate. Run it again after an interruption, and it continues."""
+    from safe_diffusion_agent.evaluation import EvaluationConfig
+    from safe_diffusion_agent.pipeline import run as run_all
+
+    document = run_all(
+        env_id,
+        out,
+        preset=preset,
+        seed=seed,
+        num_steps=steps,
+        dataset_id=dataset_id,
+        device=device,
+        settings=parse_settings(settings),
+        evaluation=EvaluationConfig(ratios=parse_ratios(ratios), num_episodes=episodes, seed=seed),
+        progress_of=progress_bar,
+    )
+    show_evaluation(document, out / "evaluation")
+
+
+@app.command(name="list", epilog="Example: trebi list")
+def list_all() -> None:
+    """List tasks, presets, pretrained agents and local datasets."""
+    import minari
+
+    from safe_diffusion_agent.agent import pretrained_names
+    from safe_diffusion_agent.trebi.presets import PRESETS
+    from safe_envs import TASKS
+
+    table = Table("task", "cost of a step", "steps", "cost discount", "max. budget", box=None)
+    for spec in TASKS.values():
+        limits = (spec.max_episode_steps, spec.cost_discount, spec.max_budget)
+        table.add_row(spec.id, spec.cost, *(f"{value:g}" for value in limits))
+    console.print(table)
+    console.print("\n[bold]presets[/]    " + ", ".join(PRESETS))
+    console.print("[bold]pretrained[/] " + (", ".join(pretrained_names()) or "none"))
+    console.print("[bold]datasets[/]   " + (", ".join(minari.list_local_datasets()) or "none"))

@@ -1,0 +1,125 @@
+"""Commands on datasets: `trebi collect`, `describe`, `import`, `max-budget`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from safe_diffusion_agent.cli.display import console, progress_bar, progress_bars
+from safe_diffusion_agent.cli.options import CostFn, CostKey, Seed, parse_function
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: trebi collect safe/Pendulum-v0 --steps 20000 --seed 0")
+def collect(
+    env_id: Annotated[str | None, typer.Argument(help="A task of `trebi list`.")] = None,
+    quality: Annotated[
+        str, typer.Option(help="replay, medium, medium-replay, expert or medium-expert.")
+    ] = "replay",
+    steps: Annotated[int, typer.Option(help="Steps of the dataset.")] = 20_000,
+    train_steps: Annotated[
+        int | None, typer.Option(help="Steps of SAC, if its policy is rolled out.")
+    ] = None,
+    seed: Seed = 0,
+    dataset_id: Annotated[str | None, typer.Option(help="Minari id of the dataset.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for what an interrupted collection needs.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace another dataset of that id.")] = False,
+    all_datasets: Annotated[
+        bool, typer.Option("--all", help="Every dataset of the paper.")
+    ] = False,
+    scale: Annotated[float, typer.Option(help="With --all: share of the paper's sizes.")] = 1.0,
+    jobs: Annotated[int, typer.Option(help="With --all: processes side by side.")] = 1,
+) -> None:
+    """Train an unconstrained SAC and store what it saw, or its policy's episodes, as a dataset."""
+    from safe_diffusion_agent.collection import CollectConfig
+    from safe_diffusion_agent.collection import collect as collect_dataset
+    from safe_diffusion_agent.manifest import MANIFEST, collect_all, scaled
+
+    if all_datasets == (env_id is not None):
+        raise ValueError("Name one task, or give --all.")
+    if env_id is None:
+        with progress_bars() as progress:
+            ids = collect_all(
+                scaled(MANIFEST, scale), jobs=jobs, overwrite=overwrite, progress=progress
+            )
+    else:
+        config = CollectConfig(
+            env_id=env_id, quality=quality, num_steps=steps, train_steps=train_steps, seed=seed
+        )
+        with progress_bar("collect") as progress:
+            made = collect_dataset(
+                config,
+                dataset_id=dataset_id,
+                state_dir=out,
+                overwrite=overwrite,
+                progress=progress,
+            )
+        ids = [made]
+    console.print("Datasets: " + ", ".join(ids))
+
+
+@app.command(epilog="Example: trebi describe safe-envs/pendulum/sac-replay-v0 --out runs/cards")
+def describe(
+    dataset_id: Annotated[str, typer.Argument(help="Minari id of a dataset with costs.")],
+    out: Annotated[Path, typer.Option(help="Folder of the card.")] = Path("runs/cards"),
+    cost_key: CostKey = "infos/cost",
+) -> None:
+    """Write the card of a dataset: what is in it, and which budgets it can teach."""
+    from safe_diffusion_agent.cards import describe as describe_dataset
+
+    console.print(f"Card: {describe_dataset(dataset_id, out, cost_key=cost_key)}")
+
+
+@app.command(
+    name="import",
+    epilog="Example: trebi import hopper_medium-v2.hdf5 d4rl/hopper-medium-v2 "
+    "--cost-fn speed --step-seconds 0.008 --cost-discount 0.99",
+)
+def import_file(
+    path: Annotated[Path, typer.Argument(help="HDF5 file of DSRL or D4RL.")],
+    dataset_id: Annotated[str, typer.Argument(help="Minari id to write.")],
+    env_id: Annotated[str | None, typer.Option("--env", help="Its environment, if any.")] = None,
+    cost_key: Annotated[str, typer.Option(help="Name of the costs in the file.")] = "costs",
+    cost_fn: CostFn = None,
+    cost_discount: Annotated[float, typer.Option(help="gamma_c to store with it.")] = 1.0,
+    step_seconds: Annotated[
+        float | None, typer.Option(help="Duration of a step, to compute speeds from positions.")
+    ] = None,
+) -> None:
+    """Import a DSRL or D4RL file from disk as a Minari dataset with costs."""
+    from safe_diffusion_agent.hdf5_import import import_hdf5
+
+    made = import_hdf5(
+        path,
+        dataset_id,
+        env_id=env_id,
+        cost_key=cost_key,
+        cost_fn=parse_function(cost_fn),
+        cost_discount=cost_discount,
+        step_seconds=step_seconds,
+    )
+    console.print(f"Dataset: {made}")
+
+
+@app.command(epilog="Example: trebi max-budget safe-envs/hopper/medium-v0 --agent runs/hopper")
+def max_budget(
+    dataset_id: Annotated[str, typer.Argument(help="Minari id of a dataset with costs.")],
+    agent: Annotated[
+        str | None, typer.Option(help="Measure its unconstrained planning, not the data.")
+    ] = None,
+    episodes: Annotated[int, typer.Option(help="Episodes of the agent.")] = 60,
+    seed: Seed = 0,
+) -> None:
+    """Compute the maximum budget of a dataset by the paper's rules, and store it with it."""
+    from safe_diffusion_agent import TrebiAgent
+    from safe_diffusion_agent.pipeline import measure_max_budget
+
+    loaded = None if agent is None else TrebiAgent.load(agent)
+    with progress_bar("measure") as progress:
+        value = measure_max_budget(
+            dataset_id, loaded, num_episodes=episodes, seed=seed, progress=progress
+        )
+    console.print(f"Maximum budget of {dataset_id}: {value:.4g}")

@@ -1,0 +1,96 @@
+"""What the command shows: progress bars and the table of an evaluation."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column, Table
+
+console = Console()
+
+
+@contextmanager
+def progress_bar(name: str) -> Iterator[Callable[..., None]]:
+    """One progress bar; gives the function `progress(done, total, **values)` that moves it."""
+    with progress_bars() as progress:
+        yield lambda done, total, **values: progress(name, done, total, **values)
+
+
+@contextmanager
+def progress_bars() -> Iterator[Callable[..., None]]:
+    """Progress bars that appear as `progress(name, done, total, **values)` names them.
+
+    They show rate, time left, and the values. An interruption ends the command and says how to
+    continue.
+    """
+    columns = (
+        TextColumn("[bold]{task.description:<9}", table_column=Column(no_wrap=True)),
+        BarColumn(bar_width=12),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        TextColumn("{task.fields[rate]}", table_column=Column(no_wrap=True)),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
+        TextColumn("left", table_column=Column(no_wrap=True)),
+        TextColumn("[dim]{task.fields[values]}", table_column=Column(no_wrap=True, ratio=1)),
+    )
+    with Progress(*columns, console=console, refresh_per_second=4, expand=True) as bars:
+        tasks: dict[str, tuple[TaskID, int]] = {}
+
+        def progress(name: str, done: int, total: int, **values: float) -> None:
+            if name not in tasks:
+                task = bars.add_task(name, total=total, completed=done - 1, rate="", values="")
+                tasks[name] = (task, done - 1)
+            task, first = tasks[name]
+            elapsed = bars.tasks[task].elapsed or 0.0
+            rate = f"{(done - first) / elapsed:.0f}/s" if elapsed > 0.5 else ""
+            shown = "  ".join(f"{key} {value:.3g}" for key, value in values.items())
+            bars.update(task, completed=done, total=total, rate=rate, values=shown)
+
+        try:
+            yield progress
+        except KeyboardInterrupt:
+            bars.stop()
+            console.print("Interrupted. Run the same command again to continue.")
+            raise typer.Exit(130) from None
+
+
+def show_evaluation(document: dict[str, Any], folder: Path) -> None:
+    """Prints what `pipeline.evaluate` returned."""
+    names = ("budget", "ratio", "mean", "q1", "median", "q3", "max", "over", "95 %", "return")
+    table = Table(
+        *(Column(name, justify="right") for name in names), box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
+    for row in document["budgets"]:
+        cost, over = row["normalized_cost"], row["over_budget"]
+        low, high = over["wilson_95"]
+        table.add_row(
+            f"{row['budget']:.4g}",
+            f"{row['ratio']:g}",
+            *(f"{cost[key]:.2f}" for key in ("mean", "q1", "median", "q3", "maximum")),
+            f"{over['num_episodes']}/{row['num_episodes']}",
+            f"{100 * low:.0f}-{100 * high:.0f} %",
+            f"{row['mean_return']:.1f} ± {row['std_return']:.1f}",
+        )
+    console.print(table)
+    console.print(
+        "mean ... max: episode cost / budget. over: episodes over budget, with the 95 % Wilson "
+        "interval of their share."
+    )
+    behavior = document["behavior_policy"]
+    if behavior:
+        console.print(
+            f"behavior policy ({behavior['name']}): return {behavior['mean_return']:.1f}, "
+            f"cost {behavior['mean_cost']:.1f}"
+        )
+    console.print(f"written: {folder}/results.json, episodes.csv, evaluation.png")

@@ -1,0 +1,108 @@
+"""Every dataset of the paper (Lin et al. 2023, Sec. 5.1 and App. B), and collecting several."""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import replace
+from itertools import groupby
+from multiprocessing import Manager
+from queue import Empty
+from typing import Any
+
+from safe_diffusion_agent.collection import CollectConfig, collect, default_dataset_id
+from safe_envs import task_spec
+
+# The sizes are the paper's; for the MuJoCo tasks they are D4RL's (medium and expert 1e6 each), with
+# rl-baselines3-zoo's length of training.
+MANIFEST: tuple[CollectConfig, ...] = (CollectConfig(env_id="safe/Pendulum-v0", num_steps=20_000),)
+
+NamedProgress = Callable[..., None]
+
+
+def scaled(configs: Sequence[CollectConfig], scale: float) -> list[CollectConfig]:
+    """The same datasets with fewer steps; at least ten episodes of each.
+
+    Raises:
+        ValueError: `scale` is not in (0, 1].
+    """
+    if not 0.0 < scale <= 1.0:
+        raise ValueError(f"scale should be in (0, 1]. Received {scale}.")
+
+    def steps(config: CollectConfig, num_steps: int) -> int:
+        return max(int(num_steps * scale), 10 * task_spec(config.env_id).max_episode_steps)
+
+    return [
+        replace(
+            config,
+            num_steps=steps(config, config.num_steps),
+            train_steps=None if config.train_steps is None else steps(config, config.train_steps),
+        )
+        for config in configs
+    ]
+
+
+def collect_all(
+    configs: Sequence[CollectConfig],
+    *,
+    jobs: int = 1,
+    overwrite: bool = False,
+    progress: NamedProgress | None = None,
+) -> list[str]:
+    """Collects several datasets, side by side; those that share a training, one after the other.
+
+    Args:
+        configs: The datasets.
+        jobs: Processes.
+        overwrite: See `collect`.
+        progress: Called as `progress(dataset_id, done, total, **values)`.
+
+    Returns:
+        The ids of the datasets, in the order of `configs`.
+
+    Raises:
+        ValueError: `jobs` is not positive, or see `collect`.
+    """
+    if jobs < 1:
+        raise ValueError(f"jobs should be positive. Received {jobs}.")
+    groups = [list(group) for _, group in groupby(sorted(configs, key=_training), key=_training)]
+    with Manager() as manager, ProcessPoolExecutor(jobs) as pool:
+        queue = manager.Queue()
+        waiting: set[Future[None]] = {
+            pool.submit(_collect_group, group, overwrite, queue) for group in groups
+        }
+        while waiting:
+            finished, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
+            _drain(queue, progress)
+            for future in finished:
+                future.result()
+    return [default_dataset_id(config.env_id, config.quality) for config in configs]
+
+
+def _training(config: CollectConfig) -> tuple[str, int, int]:
+    return config.env_id, config.sac_steps, config.seed
+
+
+def _collect_group(configs: list[CollectConfig], overwrite: bool, queue: Any) -> None:
+    for config in configs:
+        dataset_id = default_dataset_id(config.env_id, config.quality)
+        told_at = 0.0
+
+        def progress(done: int, total: int, dataset_id: str = dataset_id, **values: float) -> None:
+            nonlocal told_at
+            now = time.monotonic()
+            if now - told_at > 0.2 or done == total:
+                told_at = now
+                queue.put((dataset_id, done, total, values))
+
+        collect(config, overwrite=overwrite, progress=progress)
+        queue.put((dataset_id, 1, 1, {}))
+
+
+def _drain(queue: Any, progress: NamedProgress | None) -> None:
+    while True:
+        try:
+            dataset_id, done, total, values = queue.get_nowait()
+        except Empty:
+            return
+        if progress is not None:
+            progress(dataset_id, done, total, **values)

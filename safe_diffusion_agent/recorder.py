@@ -1,0 +1,89 @@
+"""Recording of whole episodes, exactly as the one who acts sees them."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from safe_diffusion_agent.checkpoint import write_atomically
+
+# `observations` (T + 1, O), `actions` (T, A) in environment units, and `rewards`, `costs`,
+# `terminations`, `truncations`, all (T,).
+Episode = dict[str, np.ndarray]
+
+
+def episode_seed(seed: int, episode: int) -> int:
+    """Seed of one episode of a collection."""
+    return int(np.random.SeedSequence([seed, episode]).generate_state(1)[0])
+
+
+class EpisodeRecorder(gym.Wrapper[Any, Any, Any, Any]):
+    """Records whole episodes and seeds each one.
+
+    Args:
+        env: Environment with `info["cost"]`.
+        seed: Episode k starts from `episode_seed(seed, k)`.
+        num_finished: Index of the first episode.
+
+    Attributes:
+        finished: Recorded episodes.
+        num_finished: Index of the current episode.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], seed: int, num_finished: int = 0):
+        super().__init__(env)
+        self.num_finished = num_finished
+        self.finished: list[Episode] = []
+        self._seed = seed
+        self._current: dict[str, list[Any]] = {}
+
+    @property
+    def between_episodes(self) -> bool:
+        """Whether the current episode has no step yet."""
+        return not self._current.get("actions")
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        """Starts recording the next episode; a seed given by the caller is replaced."""
+        kwargs["seed"] = episode_seed(self._seed, self.num_finished)
+        observation, info = self.env.reset(**kwargs)
+        names = ("actions", "rewards", "costs", "terminations", "truncations")
+        self._current = {"observations": [observation]} | {name: [] for name in names}
+        return observation, info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Steps and records; a finished episode is appended to `finished`."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        transition = {
+            "observations": observation,
+            "actions": np.array(action),
+            "rewards": float(reward),
+            "costs": float(info["cost"]),
+            "terminations": bool(terminated),
+            "truncations": bool(truncated),
+        }
+        for name, value in transition.items():
+            self._current[name].append(value)
+        if terminated or truncated:
+            self.finished.append({name: np.array(value) for name, value in self._current.items()})
+            self.num_finished += 1
+        return observation, reward, terminated, truncated, info
+
+
+def save_episodes(path: Path, episodes: Sequence[Episode]) -> None:
+    """Writes episodes into one file, atomically."""
+    arrays = {
+        f"{index}/{name}": value
+        for index, episode in enumerate(episodes)
+        for name, value in episode.items()
+    }
+    write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
+
+
+def read_episodes(path: Path) -> Iterator[Episode]:
+    """Reads the episodes of one file, in their order."""
+    with np.load(path, allow_pickle=False) as arrays:
+        names = [name.split("/") for name in arrays.files]
+        for index in sorted({int(index) for index, _ in names}):
+            yield {name: arrays[f"{index}/{name}"] for i, name in names if int(i) == index}

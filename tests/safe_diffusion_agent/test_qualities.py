@@ -1,0 +1,212 @@
+"""Datasets of every quality from one short training, several side by side, and their cards."""
+
+import json
+
+import minari
+import numpy as np
+import pytest
+import torch
+from minari.storage.datasets_root_dir import get_dataset_path
+
+from safe_diffusion_agent import collection, pipeline
+from safe_diffusion_agent.cards import budget_shares, describe
+from safe_diffusion_agent.collection import (
+    QUALITIES,
+    CollectConfig,
+    collect,
+    default_dataset_id,
+    medium_snapshot,
+)
+from safe_diffusion_agent.data import load_episodes
+from safe_diffusion_agent.errors import DatasetError, UnknownNameError
+from safe_diffusion_agent.manifest import MANIFEST, collect_all, scaled
+from safe_diffusion_agent.recorder import episode_seed
+from safe_diffusion_agent.rollouts import NUM_ENVS, roll_out
+from safe_diffusion_agent.sac import SacTraining, Snapshot
+
+ENV_ID = "safe/Pendulum-v0"
+
+
+def config_of(quality, num_steps=600):
+    train_steps = None if quality.endswith("replay") else 600
+    steps = 600 if quality.endswith("replay") else num_steps
+    return CollectConfig(
+        env_id=ENV_ID, quality=quality, num_steps=steps, train_steps=train_steps, seed=1
+    )
+
+
+@pytest.fixture(scope="module")
+def state_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("training")
+
+
+@pytest.fixture(scope="module")
+def datasets(state_dir):
+    """All qualities. 600 steps of SAC do not beat a random policy, so that is made worse."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(collection, "_random_return", lambda *_: -1000.0)
+        return {
+            quality: collect(
+                config_of(quality), state_dir=state_dir, dataset_id=f"tests/quality/{quality}-v0"
+            )
+            for quality in QUALITIES
+        }
+
+
+def test_sizes_and_origins(datasets, state_dir):
+    training = SacTraining(ENV_ID, 600, 1, state_dir)
+    first, last = training.snapshots[0], training.snapshots[-1]
+    assert (first.step, last.step) == (200, 600)
+    expected = {
+        "replay": (600, 600), "medium": (600, 200), "medium-replay": (200, 200),
+        "expert": (600, 600), "medium-expert": (800, 600),
+    }  # fmt: skip
+    for quality, (num_steps, behavior_step) in expected.items():
+        episodes = load_episodes(datasets[quality])
+        assert len(episodes.rewards) == num_steps, quality
+        assert episodes.metadata["behavior_policy"]["step"] == behavior_step, quality
+        assert episodes.metadata["collect_config"]["quality"] == quality
+
+
+def test_the_replays_are_what_sac_saw(datasets, state_dir):
+    seen = list(SacTraining(ENV_ID, 600, 1, state_dir).episodes())
+    for quality, count in (("replay", 3), ("medium-replay", 1)):
+        stored = load_episodes(datasets[quality])
+        expected = np.concatenate([episode["actions"] for episode in seen[:count]])
+        np.testing.assert_array_equal(stored.actions, expected)
+
+
+def test_halves_of_medium_expert_come_from_the_two_policies(datasets):
+    mixed = load_episodes(datasets["medium-expert"])
+    for first_step, quality in ((0, "medium"), (400, "expert")):
+        alone = load_episodes(datasets[quality])
+        np.testing.assert_array_equal(
+            mixed.actions[first_step : first_step + 400], alone.actions[:400]
+        )
+
+
+def test_rolled_out_episodes_replay_in_the_environment(datasets):
+    import gymnasium as gym
+
+    stored = load_episodes(datasets["medium"])
+    env = gym.make(ENV_ID)
+    for episode in range(3):
+        obs, _ = env.reset(seed=episode_seed(1, episode))
+        for step in range(200):
+            row, index = episode * 201 + step, episode * 200 + step
+            np.testing.assert_array_equal(obs, stored.observations[row])
+            obs, reward, _, _, info = env.step(stored.actions[index])
+            assert (reward, info["cost"]) == (stored.rewards[index], stored.costs[index])
+
+
+def noisy_policy(observations):
+    return torch.randn(len(observations), 1).clamp(-2, 2).numpy()
+
+
+def test_interrupted_rollouts_are_the_uninterrupted_ones(tmp_path):
+    num_steps = (NUM_ENVS + 3) * 200
+    expected = list(roll_out(noisy_policy, ENV_ID, num_steps, 5, tmp_path / "whole"))
+    interrupted = roll_out(noisy_policy, ENV_ID, num_steps, 5, tmp_path / "cut")
+    for _ in range(4):
+        next(interrupted)
+    torch.manual_seed(123)  # another process would have another state
+    before = torch.get_rng_state()
+    resumed = list(roll_out(noisy_policy, ENV_ID, num_steps, 5, tmp_path / "cut"))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert len(resumed) == len(expected) == NUM_ENVS + 3
+    for mine, theirs in zip(resumed, expected, strict=True):
+        np.testing.assert_array_equal(mine["actions"], theirs["actions"])
+    assert not np.array_equal(expected[0]["actions"], expected[1]["actions"])
+
+
+@pytest.mark.parametrize(
+    ("returns", "chosen"), [([0, 29, 31, 90, 100], 2), ([40, 100], 0), ([5, 5, 100], 2)]
+)
+def test_medium_is_the_first_policy_past_a_third(returns, chosen, monkeypatch):
+    class Training:
+        env_id, seed, num_steps = ENV_ID, 0, 1000
+        snapshots = [Snapshot(step, value, 0.0, 5) for step, value in enumerate(returns)]
+
+    monkeypatch.setattr(collection, "_random_return", lambda *_: -5.0)  # a third is at 30
+    assert medium_snapshot(Training()).step == chosen
+    monkeypatch.setattr(collection, "_random_return", lambda *_: 100.0)
+    with pytest.raises(DatasetError, match="Train longer"):
+        medium_snapshot(Training())
+
+
+def test_configs_that_cannot_be_are_refused():
+    with pytest.raises(UnknownNameError, match="Did you mean 'medium'"):
+        CollectConfig(env_id=ENV_ID, quality="medum")
+    with pytest.raises(ValueError, match="leave out train_steps"):
+        CollectConfig(env_id=ENV_ID, quality="replay", num_steps=600, train_steps=800)
+    with pytest.raises(ValueError, match="sac_steps should be at least one episode"):
+        CollectConfig(env_id=ENV_ID, quality="expert", num_steps=600, train_steps=100)
+
+
+def test_several_are_collected_side_by_side(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    configs = [CollectConfig(env_id=ENV_ID, num_steps=400, seed=seed) for seed in (8,)]
+    configs.append(CollectConfig(env_id=ENV_ID, quality="expert", num_steps=400, seed=8))
+    seen = {}
+    ids = collect_all(
+        configs, jobs=2, overwrite=True, progress=lambda name, *_, **__: seen.setdefault(name)
+    )
+    assert ids == ["safe-envs/pendulum/sac-replay-v0", "safe-envs/pendulum/expert-v0"]
+    assert set(seen) == set(ids)
+    assert len(list((tmp_path / "runs" / "collections").iterdir())) == 1, "they share a training"
+    for dataset_id in ids:
+        assert len(load_episodes(dataset_id).rewards) == 400
+    with pytest.raises(ValueError, match="jobs should be positive"):
+        collect_all(configs, jobs=0)
+
+
+def test_manifest_names_every_dataset_once_and_scales():
+    ids = [default_dataset_id(config.env_id, config.quality) for config in MANIFEST]
+    assert len(ids) == len(set(ids))
+    for config, small in zip(MANIFEST, scaled(MANIFEST, 0.5), strict=True):
+        assert small.num_steps == config.num_steps // 2
+    with pytest.raises(ValueError, match="scale should be in"):
+        scaled(MANIFEST, 0.0)
+
+
+def test_card_has_the_datasets_numbers(datasets, tmp_path):
+    path = describe(datasets["medium"], tmp_path)
+    text, episodes = path.read_text(), load_episodes(datasets["medium"])
+    assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert f"]({path.stem}.png)" in text
+    assert episodes.fingerprint in text
+    assert f"| return | {episodes.episode_returns.mean():.4g} |" in text
+    assert "**maximum budget**: 60" in text
+
+
+def test_shares_are_counted_within_the_budget():
+    rows = budget_shares(np.array([0.0, 12.0, 12.1, 60.0, 61.0]), 60.0)
+    assert [row["share"] for row in rows] == [0.4, 0.6, 0.6, 0.6, 0.8]
+
+
+def test_max_budget_is_measured_and_stored(datasets, tiny_agent):
+    dataset_id = datasets["expert"]
+    before = load_episodes(dataset_id)
+    value = pipeline.measure_max_budget(dataset_id)
+    assert value == pytest.approx(before.episode_costs.mean())
+    after = load_episodes(dataset_id)
+    assert after.max_budget == value
+    assert after.metadata["paper_max_budget"] == 60.0
+    assert after.fingerprint == before.fingerprint
+    planned = pipeline.measure_max_budget(dataset_id, tiny_agent, num_episodes=2)
+    assert load_episodes(dataset_id).max_budget == planned != value
+    stored = json.loads((get_dataset_path(dataset_id) / "data" / "metadata.json").read_text())
+    assert "unconstrained planning" in stored["max_budget_source"]
+    assert minari.load_dataset(dataset_id).total_episodes == 3
+
+
+def test_max_budget_of_discounted_costs():
+    import dataclasses
+
+    episodes = load_episodes("tests/quality/replay-v0")
+    discounted = dataclasses.replace(
+        episodes, cost_discount=0.9, costs=np.arange(len(episodes.costs), dtype=float)
+    )
+    for episode in range(3):
+        expected = sum(0.9**t * (200 * episode + t) for t in range(200))
+        assert discounted.discounted_costs[episode] == pytest.approx(expected)
