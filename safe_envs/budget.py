@@ -8,62 +8,37 @@ where c_t is the cost of step t and gamma_c the discount of costs. The episode k
 exactly if z never ends below zero.
 """
 
-from collections.abc import Callable
-from typing import Any, SupportsFloat
+from typing import Any, SupportsFloat, TypeVar
 
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 from gymnasium.utils import RecordConstructorArgs
 
-from safe_envs.registration import TASKS
+from safe_envs.cost_signal import cost_of
+from safe_envs.registration import TASKS, time_limit
+from safe_envs.sources import Source, check_amount, draw, generator
 
-BudgetSource = float | tuple[float, float] | Callable[[np.random.Generator], float]
+RNG_STREAM = 1
+
+Amount = TypeVar("Amount", float, npt.NDArray[np.float64])
 
 
 def next_remaining_budget(
-    remaining_budget: npt.ArrayLike, cost: npt.ArrayLike, cost_discount: float = 1.0
-) -> npt.NDArray[np.float64]:
+    remaining_budget: Amount, cost: Amount, cost_discount: float = 1.0
+) -> Amount:
     """What is left of a budget after one more step: (z - c) / gamma_c (Alg. 1, line 15).
 
     Args:
-        remaining_budget: z_t, any shape, in cost units; negative when overspent, `inf` without a
-            constraint.
-        cost: c_t, broadcastable to it.
+        remaining_budget: z_t, a number or a float64 array of any shape, in cost units; negative
+            when overspent, `inf` without a constraint.
+        cost: c_t, likewise.
         cost_discount: gamma_c in (0, 1].
 
     Returns:
-        z_{t+1}, in float64.
+        z_{t+1}, a number or an array.
     """
-    return (np.asarray(remaining_budget, np.float64) - np.asarray(cost, np.float64)) / cost_discount
-
-
-def check_budget(budget: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Returns a budget (or several) as float64, or says why it cannot be one.
-
-    Raises:
-        TypeError: It is not a number.
-        ValueError: It is NaN or negative. Infinity is allowed and means "no constraint".
-    """
-    try:
-        values = np.asarray(budget, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"A budget should be a number. Received {budget!r}.") from error
-    if np.isnan(values).any() or (values < 0).any():
-        raise ValueError(
-            f"A budget should be zero or more, or math.inf for no constraint. Received {budget!r}."
-        )
-    return values
-
-
-def draw_budget(source: BudgetSource, rng: np.random.Generator) -> float:
-    """Draws an episode's budget: a constant, uniform between two bounds, or a function of `rng`."""
-    if callable(source):
-        return float(check_budget(source(rng)))
-    if isinstance(source, tuple):
-        low, high = check_budget(source)
-        return float(rng.uniform(low, high))
-    return float(check_budget(source))
+    return (remaining_budget - cost) / cost_discount
 
 
 def resolve_cost_discount(spec: Any, cost_discount: float | None) -> float:
@@ -145,7 +120,7 @@ class BudgetObservation(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     def __init__(
         self,
         env: gym.Env[Any, Any],
-        budget: BudgetSource | None = None,
+        budget: Source | None = None,
         *,
         cost_discount: float | None = None,
         flat: bool = False,
@@ -161,8 +136,8 @@ class BudgetObservation(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         gym.Wrapper.__init__(self, env)
         self._budget = budget
         if budget is not None:
-            draw_budget(budget, np.random.default_rng(0))
-        self._max_episode_steps = env.spec.max_episode_steps if env.spec is not None else None
+            draw(budget, np.random.default_rng(0), "budget")
+        self._max_episode_steps = time_limit(env.spec)
         if remaining_steps and self._max_episode_steps is None:
             raise ValueError(
                 "remaining_steps needs an episode with a time limit: "
@@ -197,7 +172,7 @@ class BudgetObservation(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             ValueError: It is NaN or negative.
             gymnasium.error.ResetNeeded: No episode has been started.
         """
-        checked = float(check_budget(remaining_budget))
+        checked = float(check_amount(remaining_budget, "remaining budget"))
         if self._remaining_budget is None:
             raise gym.error.ResetNeeded("Call reset() before set_remaining_budget().")
         self._remaining_budget = checked
@@ -211,7 +186,7 @@ class BudgetObservation(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             ValueError: There is no budget, or it is NaN or negative.
         """
         if seed is not None:
-            self._rng = np.random.default_rng(seed)
+            self._rng = generator(seed, RNG_STREAM)
         options = dict(options or {})
         source = options.pop("budget", self._budget)
         if source is None:
@@ -219,7 +194,7 @@ class BudgetObservation(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
                 "This episode has no budget: give one to BudgetObservation(env, budget=...) "
                 'or to reset(options={"budget": ...}).'
             )
-        budget = draw_budget(source, self._rng)
+        budget = draw(source, self._rng, "budget")
         observation, info = self.env.reset(seed=seed, options=options or None)
         self._remaining_budget = budget
         self._num_steps = 0
@@ -232,32 +207,27 @@ class BudgetObservation(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             KeyError: The environment reports no cost.
         """
         observation, reward, terminated, truncated, info = self.env.step(action)
-        if "cost" not in info:
-            raise KeyError('The environment reports no info["cost"]: wrap it in CostSignal first.')
-        self._remaining_budget = float(
-            next_remaining_budget(self.remaining_budget, info["cost"], self.cost_discount)
+        self._remaining_budget = next_remaining_budget(
+            self.remaining_budget, float(cost_of(info)), self.cost_discount
         )
         self._num_steps += 1
-        return (
-            self._observe(observation),
-            reward,
-            terminated,
-            truncated,
-            {**info, **self._budget_info()},
-        )
+        shown, info = self._observe(observation), {**info, **self._budget_info()}
+        return shown, reward, terminated, truncated, info
 
     def _budget_info(self) -> dict[str, Any]:
-        info: dict[str, Any] = {"remaining_budget": self.remaining_budget}
-        if self._max_episode_steps is not None:
-            info["remaining_steps"] = self._max_episode_steps - self._num_steps
-        return info
+        if self._max_episode_steps is None:
+            return {"remaining_budget": self._remaining_budget}
+        return {
+            "remaining_budget": self._remaining_budget,
+            "remaining_steps": self._max_episode_steps - self._num_steps,
+        }
 
     def _observe(self, observation: Any) -> Any:
         if self._flat:
             return np.append(observation, self.remaining_budget).astype(observation.dtype)
         shown = {
             "observation": observation,
-            "remaining_budget": np.array([self.remaining_budget], np.float32),
+            "remaining_budget": np.array([self._remaining_budget], np.float32),
         }
         if self._observes_steps:
             steps = self._budget_info()["remaining_steps"]

@@ -1,9 +1,11 @@
 """`CostSignal`: the wrapper that gives any environment a cost in `info["cost"]`."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, SupportsFloat
 
 import gymnasium as gym
+import numpy as np
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.utils import RecordConstructorArgs
 
@@ -23,6 +25,10 @@ class CostSignal(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             With a name, the environment's spec stays serialisable (Minari stores it).
         **cost_kwargs: Keyword arguments passed to the cost function at every step.
 
+    Attributes:
+        cost_fn: The function.
+        cost_kwargs: Its keyword arguments.
+
     Example:
         >>> import gymnasium as gym
         >>> from safe_envs import CostSignal
@@ -36,10 +42,13 @@ class CostSignal(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     def __init__(self, env: gym.Env[Any, Any], cost_fn: CostFunction | str, **cost_kwargs: Any):
         RecordConstructorArgs.__init__(self, cost_fn=cost_fn, **cost_kwargs)
         gym.Wrapper.__init__(self, env)
-        self._cost_fn: CostFunction = (
+        self.cost_fn: CostFunction = (
             load_env_creator(cost_fn) if isinstance(cost_fn, str) else cost_fn
         )
-        self._cost_kwargs = cost_kwargs
+        self.cost_kwargs = {  # lists become arrays here, once, and not at every step
+            name: np.array(value) if isinstance(value, list) else value
+            for name, value in cost_kwargs.items()
+        }
         self._observation: Any = None
 
     @property
@@ -62,12 +71,23 @@ class CostSignal(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         """
         next_observation, reward, terminated, truncated, info = self.env.step(action)
         cost = float(
-            self._cost_fn(self._observation, action, next_observation, info, **self._cost_kwargs)
+            self.cost_fn(self._observation, action, next_observation, info, **self.cost_kwargs)
         )
         if not math.isfinite(cost):
             raise ValueError(
-                f"A cost should be a finite number. {self._cost_fn!r} returned {cost} "
+                f"A cost should be a finite number. {self.cost_fn!r} returned {cost} "
                 f"for the observation {self._observation!r} and the action {action!r}."
             )
         self._observation = next_observation
         return next_observation, reward, terminated, truncated, {**info, "cost": cost}
+
+
+def cost_of(info: Mapping[str, Any]) -> Any:
+    """`info["cost"]` of a step, for wrappers that need it.
+
+    Raises:
+        KeyError: There is none; the message says what adds it.
+    """
+    if "cost" not in info:
+        raise KeyError('The environment reports no info["cost"]: wrap it in CostSignal first.')
+    return info["cost"]

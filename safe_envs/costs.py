@@ -6,9 +6,12 @@ A cost function judges one transition. It is called as
 
 where every array may have leading batch dimensions (a whole dataset at once) and `info` is the
 step's info, whose entries then are arrays too. The cost of the transition t -> t+1 is charged at t.
+
+The first half of the module has the shapes that costs take, as functions of what is measured; the
+second half says what each task measures.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +19,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 CostFunction = Callable[..., Any]
+Info = Mapping[str, Any]
 
 
 def unsafe_angle_cost(
@@ -34,15 +38,50 @@ def unsafe_angle_cost(
 
     Source: Lin et al. 2023, App. B; Sootla et al. 2022 (unsafe 20..30 degrees, hazard zone 45).
     """
-    distance = np.abs((np.asarray(angle_deg) - center_deg + 180.0) % 360.0 - 180.0)
+    distance = abs((np.asarray(angle_deg) - center_deg + 180.0) % 360.0 - 180.0)
     return np.maximum(0.0, 1.0 - distance / half_width_deg)
+
+
+def unsafe_region_cost(
+    position: npt.ArrayLike, *, center: Sequence[float], radius: float, scale: float = 1.0
+) -> Array:
+    """Conical cost of being inside a ball: `scale * max(0, 1 - |position - center| / radius)`.
+
+    Args:
+        position: `(*, n)`, in metres.
+        center: `(n,)`, where the cost is largest.
+        radius: Distance from the center at which the cost becomes zero, > 0.
+        scale: Cost at the center.
+
+    Returns:
+        Cost in [0, scale], shape `(*,)`.
+
+    Source: Lin et al. 2023, App. B: 100 - 200 |x - x_unsafe| is a radius of 0.5 and a scale of 100.
+    """
+    offset = np.asarray(position, np.float64) - center
+    distance = np.sqrt(np.vecdot(offset, offset))
+    cost: Array = np.maximum(0.0, scale - scale / radius * distance)
+    return cost
+
+
+def over_limit_cost(value: npt.ArrayLike, *, limit: npt.ArrayLike) -> Array:
+    """Indicator cost: 1 where `value > limit`, else 0.
+
+    Args:
+        value: Any shape and unit.
+        limit: Broadcastable to it, same unit; `inf` means no limit.
+
+    Returns:
+        0.0 or 1.0, the broadcast shape.
+    """
+    return np.asarray(np.greater(value, limit), np.float64)
 
 
 def pendulum_cost(
     observation: npt.ArrayLike,
     action: npt.ArrayLike,
     next_observation: npt.ArrayLike,
-    info: Mapping[str, Any] | None = None,
+    info: Info | None = None,
     *,
     center_deg: float = 25.0,
     half_width_deg: float = 50.0,
@@ -67,3 +106,136 @@ def pendulum_cost(
     judged = np.asarray(observation if on == "current" else next_observation, dtype=np.float64)
     angle_deg = np.degrees(np.arctan2(judged[..., 1], judged[..., 0]))
     return unsafe_angle_cost(angle_deg, center_deg=center_deg, half_width_deg=half_width_deg)
+
+
+def reacher_cost(
+    observation: npt.ArrayLike,
+    action: npt.ArrayLike,
+    next_observation: npt.ArrayLike,
+    info: Info | None = None,
+    *,
+    goal: Sequence[float] = (1.0, 1.0, 0.01),
+    unsafe_center: Sequence[float] = (0.5, 0.5, 0.0),
+    unsafe_radius: float = 0.5,
+    cost_scale: float = 100.0,
+) -> Array:
+    """Cost of the fingertip being in the unsafe region after the step (`unsafe_region_cost`).
+
+    Args:
+        observation: Not used.
+        action: Not used.
+        next_observation: `(*, 11)`; its last three entries are the fingertip minus the goal [m].
+        info: Not used.
+        goal: `(3,)` [m], to find the fingertip by. This and the defaults below are Sauté's.
+        unsafe_center: `(3,)` [m].
+        unsafe_radius: In metres.
+        cost_scale: Cost at the center.
+
+    Returns:
+        Cost in [0, cost_scale], shape `(*,)`. With Sauté's values the arm reaches no more than
+        0.56, because its reach ends 3 mm inside the region.
+    """
+    del observation, action, info
+    fingertip = np.asarray(next_observation, np.float64)[..., 8:11] + goal
+    return unsafe_region_cost(
+        fingertip, center=unsafe_center, radius=unsafe_radius, scale=cost_scale
+    )
+
+
+def speed_cost(
+    observation: npt.ArrayLike, action: npt.ArrayLike, next_observation: npt.ArrayLike, info: Info
+) -> Array:
+    """The speed itself, whichever way it goes: `|v|`.
+
+    Args:
+        observation: Not used.
+        action: Not used.
+        next_observation: Not used.
+        info: Has `"x_velocity"`, `(*,)`: forward velocity of the torso over the step [m/s].
+
+    Returns:
+        Cost >= 0 in m/s, shape `(*,)`.
+
+    Source: Lin et al. 2023, App. B, after FOCOPS (Zhang et al. 2020). The reference code charges
+    the velocity of a step to the next one; here, a step pays for itself.
+    """
+    del observation, action, next_observation
+    speed: Array = np.abs(info["x_velocity"])
+    return speed
+
+
+def speed_limit_cost(
+    observation: npt.ArrayLike,
+    action: npt.ArrayLike,
+    next_observation: npt.ArrayLike,
+    info: Info,
+    *,
+    speed_limit: npt.ArrayLike | None = None,
+) -> Array:
+    """Indicator of driving too fast: `1(v > limit)`.
+
+    Args:
+        observation: Not used.
+        action: Not used.
+        next_observation: Not used.
+        info: Has `"x_velocity"`, `(*,)` [m/s], forwards positive; going backwards costs nothing.
+        speed_limit: In m/s. None reads `info["speed_limit"]`, which `SpeedLimit` adds and which may
+            differ from episode to episode.
+
+    Returns:
+        0.0 or 1.0, shape `(*,)`.
+
+    Source: the velocity tasks of safety-gymnasium (Ji et al. 2023).
+    """
+    del observation, action, next_observation
+    limit = info["speed_limit"] if speed_limit is None else speed_limit
+    return over_limit_cost(info["x_velocity"], limit=limit)
+
+
+def car_circle_cost(
+    observation: npt.ArrayLike,
+    action: npt.ArrayLike,
+    next_observation: npt.ArrayLike,
+    info: Info | None = None,
+    *,
+    x_limit: float = 6.0,
+) -> Array:
+    """Indicator of being outside the band that the circle does not fit into: `1(|x| > x_limit)`.
+
+    Args:
+        observation: Not used.
+        action: Not used.
+        next_observation: `(*, 8)`, whose first entry is a tenth of x [m].
+        info: Not used.
+        x_limit: In metres.
+
+    Returns:
+        0.0 or 1.0, shape `(*,)`.
+
+    Source: Lin et al. 2023, App. B; Bullet-Safety-Gym (Gronauer 2022), CircleTask.
+    """
+    del observation, action, info
+    x = 10.0 * np.asarray(next_observation)[..., 0]
+    return over_limit_cost(np.abs(x), limit=x_limit)
+
+
+def ball_reach_cost(
+    observation: npt.ArrayLike, action: npt.ArrayLike, next_observation: npt.ArrayLike, info: Info
+) -> Array:
+    """Indicator of a collision: `min(1, [ball touches box] + puddles under the ball)`.
+
+    Args:
+        observation: Not used.
+        action: Not used.
+        next_observation: Not used.
+        info: Has `"touches_box"`, `(*,)`, 0 or 1, and `"num_puddles"`, `(*,)`: puddles whose
+            center is within the radii of puddle and ball, after the step.
+
+    Returns:
+        0.0 or 1.0, shape `(*,)`.
+
+    Source: Bullet-Safety-Gym (Gronauer 2022), ReachGoalTask.
+    """
+    del observation, action, next_observation
+    cost: Array = np.minimum(1.0, np.add(info["touches_box"], info["num_puddles"]))
+    return cost

@@ -14,13 +14,14 @@ from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 
 from safe_envs.budget import (
-    BudgetSource,
+    RNG_STREAM,
     budget_space,
-    check_budget,
-    draw_budget,
     next_remaining_budget,
     resolve_cost_discount,
 )
+from safe_envs.cost_signal import cost_of
+from safe_envs.registration import time_limit
+from safe_envs.sources import Source, check_amount, draw, generator
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -49,7 +50,7 @@ class VectorBudgetObservation(VectorWrapper[Any, Any, Any, Any, Any]):
     def __init__(
         self,
         env: VectorEnv[Any, Any, Any],
-        budget: BudgetSource | npt.ArrayLike | None = None,
+        budget: Source | npt.ArrayLike | None = None,
         *,
         cost_discount: float | None = None,
         flat: bool = False,
@@ -59,7 +60,7 @@ class VectorBudgetObservation(VectorWrapper[Any, Any, Any, Any, Any]):
         self._budget = budget
         if budget is not None:
             self._draw(budget, np.random.default_rng(0))
-        self._max_episode_steps = env.spec.max_episode_steps if env.spec is not None else None
+        self._max_episode_steps = time_limit(env.spec)
         if remaining_steps and self._max_episode_steps is None:
             raise ValueError("remaining_steps needs an episode with a time limit.")
         self.cost_discount = resolve_cost_discount(env.spec, cost_discount)
@@ -99,7 +100,9 @@ class VectorBudgetObservation(VectorWrapper[Any, Any, Any, Any, Any]):
             ValueError: A budget is NaN or negative.
             gymnasium.error.ResetNeeded: No episode has been started.
         """
-        checked = np.broadcast_to(check_budget(remaining_budget), (self.num_envs,))
+        checked = np.broadcast_to(
+            check_amount(remaining_budget, "remaining budget"), (self.num_envs,)
+        )
         changed = np.ones(self.num_envs, np.bool_) if mask is None else np.asarray(mask, np.bool_)
         self._remaining_budget = np.where(changed, checked, self.remaining_budget)
 
@@ -114,7 +117,7 @@ class VectorBudgetObservation(VectorWrapper[Any, Any, Any, Any, Any]):
             ValueError: There is no budget, or one is NaN or negative.
         """
         if seed is not None:
-            self._rng = np.random.default_rng(seed)
+            self._rng = generator(seed, RNG_STREAM)
         options = dict(options or {})
         source = options.pop("budget", self._budget)
         mask = options.get("reset_mask", np.ones(self.num_envs, np.bool_))
@@ -154,9 +157,7 @@ class VectorBudgetObservation(VectorWrapper[Any, Any, Any, Any, Any]):
         return self._observe(observation), reward, terminated, truncated, info
 
     def _charge(self, info: dict[str, Any], charged: BoolArray) -> None:
-        if "cost" not in info:
-            raise KeyError('The environments report no info["cost"]: wrap them in CostSignal.')
-        spent = next_remaining_budget(self.remaining_budget, info["cost"], self.cost_discount)
+        spent = next_remaining_budget(self.remaining_budget, cost_of(info), self.cost_discount)
         self._remaining_budget = np.where(charged, spent, self.remaining_budget)
         self._num_steps[charged] += 1
 
@@ -189,8 +190,8 @@ class VectorBudgetObservation(VectorWrapper[Any, Any, Any, Any, Any]):
     def _draw(self, source: Any, rng: np.random.Generator) -> FloatArray:
         """One budget per environment, `(num_envs,)`."""
         if callable(source) or isinstance(source, tuple):
-            return np.array([draw_budget(source, rng) for _ in range(self.num_envs)])
-        budgets = check_budget(source)
+            return np.array([draw(source, rng, "budget") for _ in range(self.num_envs)])
+        budgets = check_amount(source, "budget")
         if budgets.shape not in ((), (self.num_envs,)):
             raise ValueError(
                 f"A budget should be one number or {self.num_envs} of them, one per environment. "

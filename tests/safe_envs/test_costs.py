@@ -5,7 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safe_envs.costs import pendulum_cost, unsafe_angle_cost
+from safe_envs.costs import (
+    ball_reach_cost,
+    car_circle_cost,
+    over_limit_cost,
+    pendulum_cost,
+    reacher_cost,
+    speed_cost,
+    speed_limit_cost,
+    unsafe_angle_cost,
+    unsafe_region_cost,
+)
 
 
 def observation(angle_deg, velocity=0.0):
@@ -54,3 +64,91 @@ def test_cost_on_next_judges_the_next_observation():
 
 def test_center_and_width_are_parameters():
     assert math.isclose(unsafe_angle_cost(-40.0, center_deg=-30.0, half_width_deg=20.0), 0.5)
+
+
+regions = st.tuples(st.floats(-1, 1), st.floats(-1, 1), st.floats(0.05, 2.0), st.floats(0.1, 100.0))
+points = st.tuples(st.floats(-3, 3), st.floats(-3, 3))
+
+
+@given(regions, points, st.floats(-math.pi, math.pi))
+def test_region_cost_is_bounded_and_the_same_all_around(region, point, angle):
+    x, y, radius, scale = region
+    center = np.array([x, y])
+    offset = np.array(point)
+    cos, sin = math.cos(angle), math.sin(angle)
+    turned = np.array([[cos, -sin], [sin, cos]]) @ offset
+    shape = {"center": center, "radius": radius, "scale": scale}
+    cost = float(unsafe_region_cost(center + offset, **shape))
+    assert 0.0 <= cost <= scale
+    assert float(unsafe_region_cost(center + turned, **shape)) == pytest.approx(
+        cost, abs=1e-9 * scale / radius + 1e-9
+    )
+    assert (cost > 0) == (np.linalg.norm(offset) < radius) or cost < 1e-9 * scale
+
+
+@given(regions, points, points)
+def test_region_cost_is_continuous(region, point, other):
+    x, y, radius, scale = region
+    shape = {"center": (x, y), "radius": radius, "scale": scale}
+    difference = unsafe_region_cost(point, **shape) - unsafe_region_cost(other, **shape)
+    distance = math.dist(point, other)
+    assert abs(float(difference)) <= scale / radius * distance * (1 + 1e-9) + 1e-9
+
+
+def test_region_cost_is_the_papers_formula():
+    """App. B: 100 - 200 |x - (0.5, 0.5, 0)| within 0.5 m."""
+    positions = np.random.default_rng(0).uniform(-0.2, 1.2, (50, 4, 3))
+    costs = unsafe_region_cost(positions, center=(0.5, 0.5, 0.0), radius=0.5, scale=100.0)
+    assert costs.shape == (50, 4)
+    for index in np.ndindex(50, 4):
+        distance = math.dist(positions[index], (0.5, 0.5, 0.0))
+        expected = 100.0 - 200.0 * distance if distance <= 0.5 else 0.0
+        assert costs[index] == pytest.approx(expected, abs=1e-9)
+    assert 0 < np.count_nonzero(costs) < costs.size
+
+
+@given(st.floats(-1e3, 1e3), st.floats(0.0, 1e3))
+def test_indicator_costs_are_zero_or_one(value, limit):
+    cost = over_limit_cost(value, limit=limit)
+    assert float(cost) in (0.0, 1.0)
+    assert float(cost) == (value > limit)
+
+
+@given(st.floats(-50, 50))
+def test_speed_costs_alike_in_both_directions_and_a_limit_forwards_only(velocity):
+    def info(v):
+        return {"x_velocity": v, "speed_limit": 3.0}
+
+    assert float(speed_cost(None, None, None, info(velocity))) == abs(velocity)
+    assert speed_cost(None, None, None, info(velocity)) == speed_cost(
+        None, None, None, info(-velocity)
+    )
+    assert float(speed_limit_cost(None, None, None, info(velocity))) == (velocity > 3.0)
+    assert float(speed_limit_cost(None, None, None, info(velocity), speed_limit=-60.0)) == 1.0
+
+
+def test_costs_of_a_whole_dataset_at_once():
+    rng = np.random.default_rng(0)
+    shape = (3, 7)
+    velocities, limits = rng.normal(0, 3, shape), rng.uniform(1, 2, shape)
+    info = {"x_velocity": velocities, "speed_limit": limits}
+    np.testing.assert_array_equal(speed_cost(None, None, None, info), np.abs(velocities))
+    np.testing.assert_array_equal(speed_limit_cost(None, None, None, info), velocities > limits)
+    cars = rng.uniform(-1.2, 1.2, (*shape, 8))
+    expected = np.abs(10 * cars[..., 0]) > 6.0
+    np.testing.assert_array_equal(car_circle_cost(None, None, cars), expected)
+    touches, puddles = rng.integers(0, 2, shape).astype(bool), rng.integers(0, 3, shape)
+    info = {"touches_box": touches, "num_puddles": puddles}
+    np.testing.assert_array_equal(ball_reach_cost(None, None, None, info), touches | (puddles > 0))
+    arms = rng.uniform(-1, 1, (*shape, 11))
+    fingertips = arms[..., 8:] + [1.0, 1.0, 0.01]
+    np.testing.assert_allclose(
+        reacher_cost(None, None, arms),
+        unsafe_region_cost(fingertips, center=(0.5, 0.5, 0.0), radius=0.5, scale=100.0),
+    )
+
+
+@given(st.floats(-12, 12))
+def test_sides_of_the_circle_are_symmetric(x):
+    left, right = (np.array([0.1 * side, *[0.0] * 7]) for side in (-x, x))
+    assert car_circle_cost(None, None, left) == car_circle_cost(None, None, right)
