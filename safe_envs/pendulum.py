@@ -10,9 +10,11 @@ from typing import Any, Literal, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
+import numpy.typing as npt
 from gymnasium.envs.classic_control.pendulum import PendulumEnv, angle_normalize
 
 from safe_envs.cost_signal import CostSignal
+from safe_envs.drawing import View
 
 StartMode = Literal["test", "train", "deterministic"]
 
@@ -61,6 +63,7 @@ class SwingUpPendulum(PendulumEnv):
         if reward not in ("saute", "gym"):
             raise ValueError(f"reward should be 'saute' or 'gym'. Received {reward!r}.")
         super().__init__(render_mode=render_mode)
+        self.view = View(center=(0.0, 0.0), half_size=2.2)  # what Gymnasium's picture shows
         self._mode: StartMode = mode
         self._action_scale = action_scale
         self._reward = reward
@@ -91,12 +94,17 @@ class SwingUpPendulum(PendulumEnv):
         torque_term = 3.0 / (self.m * self.l**2) * torque
         new_velocity = velocity + (gravity_term + torque_term) * self.dt
         new_angle = angle + new_velocity * self.dt  # before the velocity is clipped, as in gym v0
-        self.state = np.array([new_angle, np.clip(new_velocity, -self.max_speed, self.max_speed)])
+        clipped_velocity = min(max(new_velocity, -self.max_speed), self.max_speed)
+        self.state = np.array([new_angle, clipped_velocity])
         self.last_u = torque
         if self.render_mode == "human":
             self.render()
         reward = -penalty if self._reward == "gym" else (REWARD_OFFSET - penalty) / REWARD_OFFSET
         return self._get_obs(), float(reward), False, False, {}
+
+    def _get_obs(self) -> npt.NDArray[np.float32]:
+        angle, velocity = self.state
+        return np.array([math.cos(angle), math.sin(angle), velocity], np.float32)
 
 
 def make_pendulum(
