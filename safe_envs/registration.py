@@ -1,9 +1,11 @@
 """The table of tasks: one row says everything about a task, and is what registers it."""
 
 import difflib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import gymnasium as gym
+from gymnasium.envs.registration import EnvSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +20,9 @@ class TaskSpec:
         max_budget: The largest budget of the paper's protocol, in cost units per episode (Table 2).
         cost: The cost of one step, in words.
         source: Where the task comes from.
+        other_max_budgets: Largest budgets for the other data sets of the paper, by their name.
+        variant_steps: Time limits of those values of `gym.make(id, variant=...)` that have one of
+            their own.
     """
 
     id: str
@@ -27,6 +32,8 @@ class TaskSpec:
     max_budget: float
     cost: str
     source: str
+    other_max_budgets: Mapping[str, float] = field(default_factory=dict)
+    variant_steps: Mapping[str, int] = field(default_factory=dict)
 
 
 TASKS: dict[str, TaskSpec] = {
@@ -40,6 +47,64 @@ TASKS: dict[str, TaskSpec] = {
             max_budget=60.0,
             cost="1 - |angle - 25°| / 50°, between -25° and 75° from upright",
             source="Sauté RL (Sootla et al. 2022), mode 'test' as in TREBI's code",
+        ),
+        TaskSpec(
+            id="safe/Reacher-v0",
+            entry_point="safe_envs.reacher:make_reacher",
+            max_episode_steps=50,
+            cost_discount=1.0,
+            max_budget=14.0,
+            cost="100 - 200 d, within d < 0.5 m of the unsafe point",
+            source="Sauté RL (Sootla et al. 2022); geometry='reachable' is ours",
+        ),
+        TaskSpec(
+            id="safe/HalfCheetah-v0",
+            entry_point="safe_envs.locomotion:make_half_cheetah",
+            max_episode_steps=1000,
+            cost_discount=0.99,
+            max_budget=384.0,
+            cost="|forward speed|, m/s",
+            source="FOCOPS (Zhang et al. 2020); budget of D4RL's medium-replay data",
+            other_max_budgets={"medium": 414.0, "medium-expert": 731.0},
+        ),
+        TaskSpec(
+            id="safe/Hopper-v0",
+            entry_point="safe_envs.locomotion:make_hopper",
+            max_episode_steps=1000,
+            cost_discount=0.99,
+            max_budget=140.0,
+            cost="|forward speed|, m/s",
+            source="FOCOPS (Zhang et al. 2020); budget of D4RL's medium-replay data",
+            other_max_budgets={"medium": 130.0, "medium-expert": 169.0},
+        ),
+        TaskSpec(
+            id="safe/Walker2d-v0",
+            entry_point="safe_envs.locomotion:make_walker2d",
+            max_episode_steps=1000,
+            cost_discount=0.99,
+            max_budget=160.0,
+            cost="|forward speed|, m/s",
+            source="FOCOPS (Zhang et al. 2020); budget of D4RL's medium-replay data",
+            other_max_budgets={"medium": 160.0, "medium-expert": 234.0},
+        ),
+        TaskSpec(
+            id="safe/CarCircle-v0",
+            entry_point="safe_envs.bullet.car_circle:make_car_circle",
+            max_episode_steps=500,
+            cost_discount=1.0,
+            max_budget=150.0,
+            cost="1 where |x| > 6 m",
+            source="Bullet-Safety-Gym (Gronauer 2022); variant='dsrl' as in DSRL's data",
+            variant_steps={"dsrl": 300},
+        ),
+        TaskSpec(
+            id="safe/BallReach-v0",
+            entry_point="safe_envs.bullet.ball_reach:make_ball_reach",
+            max_episode_steps=250,
+            cost_discount=1.0,
+            max_budget=35.0,
+            cost="1 on touching the box or a puddle",
+            source="Bullet-Safety-Gym (Gronauer 2022)",
         ),
     )
 }
@@ -67,3 +132,16 @@ def task_spec(env_id: str) -> TaskSpec:
             f"There is no task {env_id!r} in safe_envs. Did you mean {nearest[0]!r}?"
         )
     return TASKS[name]
+
+
+def time_limit(spec: EnvSpec | None) -> int | None:
+    """Steps of a whole episode of an environment, given its spec; None where nothing ends it.
+
+    It is the smaller of the limit given to `gym.make` and that of the task's variant.
+    """
+    if spec is None:
+        return None
+    limits = [spec.max_episode_steps]
+    if spec.id in TASKS:
+        limits.append(TASKS[spec.id].variant_steps.get(spec.kwargs.get("variant", "")))
+    return min((limit for limit in limits if limit is not None), default=None)
