@@ -54,7 +54,7 @@ class CostSignal(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     @property
     def cost_function(self) -> str:
         """Name of the cost function, as `"module:function"`."""
-        return f"{self._cost_fn.__module__}:{getattr(self._cost_fn, '__qualname__', '?')}"
+        return f"{self.cost_fn.__module__}:{getattr(self.cost_fn, '__qualname__', '?')}"
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
