@@ -4,7 +4,9 @@ An agent acts on an observation and the budget that remains. It stores nothing a
 the budget belongs to the caller, who may raise or cut it at any step.
 """
 
+import math
 import os
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -37,6 +39,7 @@ class Agent(ABC):
     """
 
     method: ClassVar[str]
+    config: Any  # its settings, a frozen dataclass with the name of a `preset`
 
     def __init__(
         self,
@@ -51,6 +54,21 @@ class Agent(ABC):
         self.device = resolve_device(device)
         self.seed = seed
         self.generator = self.new_generator()
+
+    @property
+    def cost_discount(self) -> float:
+        """gamma_c of the remaining budgets that the agent expects."""
+        return self.task.cost_discount
+
+    @property
+    def budget_scale(self) -> float:
+        """What an evaluation multiplies budgets by at the start, for a gamma_c not the task's."""
+        return 1.0
+
+    @property
+    def looks_at_time(self) -> bool:
+        """Whether the actions depend on how much of the episode is left."""
+        return False
 
     @abstractmethod
     def act(
@@ -126,6 +144,48 @@ class Agent(ABC):
         batch = np.atleast_2d(obs)
         actions = self.act(batch, remaining_budget, remaining_steps, generator=generator)
         return (actions[0] if obs.ndim == 1 else actions), (num_steps + 1,)
+
+    def _check_inputs(
+        self,
+        obs: npt.ArrayLike,
+        remaining_budget: npt.ArrayLike,
+        remaining_steps: npt.ArrayLike | None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Observations `(n, O)`, budgets `(n,)` and steps `(n,)`, on the agent's device."""
+        observations = np.asarray(obs, np.float32)
+        dim, limit = self.task.obs_dim, self.task.max_episode_steps
+        shape = observations.shape
+        if len(shape) not in (1, 2) or shape[-1] != dim or shape[0] == 0:
+            raise ValueError(f"obs should have shape ({dim},) or (n, {dim}). Received {shape}.")
+        observations = np.atleast_2d(observations)
+        if not np.isfinite(observations).all():
+            row, column = np.argwhere(~np.isfinite(observations))[0]
+            raise ValueError(
+                f"obs should be finite. Received {observations[row, column]} at [{row}, {column}]."
+            )
+        budgets = _one_per_state("remaining_budget", remaining_budget, len(observations))
+        if np.isnan(budgets).any():
+            raise ValueError("remaining_budget should be a number, or math.inf. Received NaN.")
+        if remaining_steps is None:
+            if self.looks_at_time:
+                warnings.warn(
+                    "This agent plans up to the end of the episode: give act() the remaining_steps "
+                    '(BudgetObservation reports info["remaining_steps"]). Without them it plans as '
+                    "if the whole episode were still ahead.",
+                    stacklevel=4,
+                )
+            remaining_steps = limit or math.inf
+        steps = _one_per_state("remaining_steps", remaining_steps, len(observations))
+        if not ((steps >= 1) & (steps <= (limit or math.inf))).all():
+            raise ValueError(
+                f"remaining_steps should be from 1 to {limit or math.inf}. "
+                f"Received {remaining_steps}."
+            )
+        return (
+            torch.tensor(observations, device=self.device),
+            torch.tensor(budgets, dtype=torch.float32, device=self.device),
+            torch.tensor(steps, dtype=torch.float32, device=self.device),
+        )
 
     def _split(self, observation: Any) -> tuple[npt.NDArray[Any], Any, Any]:
         """Observation, remaining budget and (where shown) remaining steps."""
@@ -209,3 +269,12 @@ def resolve_device(device: str | torch.device) -> torch.device:
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise ValueError("PyTorch finds no CUDA device. Use device='cpu' or 'auto'.")
     return resolved
+
+
+def _one_per_state(name: str, values: npt.ArrayLike, num: int) -> npt.NDArray[np.float64]:
+    array = np.asarray(values, np.float64)
+    if array.shape not in ((), (num,)):
+        raise ValueError(
+            f"{name} should be one number, or one per state ({num},). Received {array.shape}."
+        )
+    return np.broadcast_to(array, (num,))

@@ -19,6 +19,7 @@ from safe_diffusion_agent.checkpoint import load_checkpoint, save_checkpoint
 from safe_diffusion_agent.errors import CheckpointError
 
 Loss = Callable[[nn.Module, torch.Generator], tuple[Tensor, dict[str, Tensor]]]
+AfterStep = Callable[[nn.Module], None]
 Progress = Callable[..., None]
 
 NUM_LOGGED = 200  # points of a loss curve
@@ -51,10 +52,16 @@ class OptimizationConfig:
 class _Run:
     """A module in training, with all that changes while it trains."""
 
-    def __init__(self, module: nn.Module, config: OptimizationConfig, generator: torch.Generator):
+    def __init__(
+        self,
+        module: nn.Module,
+        config: OptimizationConfig,
+        learning_rates: Mapping[str, float],
+        generator: torch.Generator,
+    ):
         self.module = module
         self.average = copy.deepcopy(module).requires_grad_(False)
-        self.optimizer = torch.optim.Adam(module.parameters(), lr=config.learning_rate)
+        self.optimizer = torch.optim.Adam(_groups(module, config.learning_rate, learning_rates))
         self.generator = generator
         self.step = 0
         self.history: list[dict[str, float]] = []
@@ -80,7 +87,7 @@ class _Run:
         self.average.load_state_dict(_group(tensors, "average/"))
         self.generator.set_state(tensors["generator"])
         state = self.optimizer.state_dict()
-        for index in range(len(state["param_groups"][0]["params"])):
+        for index in (index for group in state["param_groups"] for index in group["params"]):
             state["state"][index] = _group(tensors, f"adam/{index}/")
         self.optimizer.load_state_dict(state)
         self.step, self.history = document["step"], document["history"]
@@ -92,6 +99,8 @@ def optimize(
     config: OptimizationConfig,
     *,
     generator: torch.Generator,
+    learning_rates: Mapping[str, float] | None = None,
+    after_step: AfterStep | None = None,
     state_path: Path | None = None,
     identity: Mapping[str, Any] | None = None,
     save_interval: int = 1_000,
@@ -105,6 +114,10 @@ def optimize(
             parts of it to log.
         config: How to optimise.
         generator: Gives all random numbers of the training.
+        learning_rates: Learning rates that differ from the config's, by the beginning of the
+            parameters' names.
+        after_step: Called with the module after every optimiser step, without gradients: for
+            target networks and projections.
         state_path: File to continue from and to save to. None neither saves nor continues.
         identity: JSON values that a continued training must share (dataset, config, seed).
         save_interval: Optimiser steps between saves.
@@ -118,7 +131,7 @@ def optimize(
         FloatingPointError: The loss is not finite.
     """
     identity = json.loads(json.dumps({"optimization": asdict(config), **(identity or {})}))
-    run = _Run(module, config, generator)
+    run = _Run(module, config, learning_rates or {}, generator)
     if state_path is not None and state_path.exists():
         run.restore(state_path, identity)
     update_average = get_ema_multi_avg_fn(config.ema_decay)
@@ -133,6 +146,9 @@ def optimize(
             logged.append(parts)
         run.optimizer.step()
         run.optimizer.zero_grad()
+        if after_step is not None:
+            with torch.no_grad():
+                after_step(module)
         run.step += 1
         if run.step <= config.ema_start:
             run.average.load_state_dict(module.state_dict())
@@ -160,7 +176,25 @@ def _set_learning_rate(
     if share_done > config.decay_from:
         factor = (1.0 - share_done) / (1.0 - config.decay_from)
     for group in optimizer.param_groups:
-        group["lr"] = config.learning_rate * factor
+        group["lr"] = group["full_lr"] * factor
+
+
+def _groups(
+    module: nn.Module, learning_rate: float, learning_rates: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """Adam's parameter groups: what is trained, by learning rate."""
+    groups: dict[str, dict[str, Any]] = {
+        prefix: {"params": [], "lr": rate, "full_lr": rate}
+        for prefix, rate in {"": learning_rate, **learning_rates}.items()
+    }
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            prefix = max((p for p in groups if name.startswith(p)), key=len)
+            groups[prefix]["params"].append(parameter)
+    unused = [prefix for prefix in learning_rates if not groups[prefix]["params"]]
+    if unused:
+        raise ValueError(f"learning_rates should name trained parameters. Received {unused}.")
+    return [group for group in groups.values() if group["params"]]
 
 
 def _check_finite(means: dict[str, float], step: int) -> None:

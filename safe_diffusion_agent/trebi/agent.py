@@ -5,8 +5,6 @@ where they are predicted to overspend, away from cost. The best one that is pred
 remaining budget is chosen, and its first action executed. Next step, everything is done again.
 """
 
-import math
-import warnings
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, ClassVar
@@ -49,6 +47,7 @@ class TrebiAgent(Agent):
     """
 
     method: ClassVar[str] = "trebi"
+    config: TrebiConfig
 
     def __init__(
         self,
@@ -66,8 +65,18 @@ class TrebiAgent(Agent):
 
     @property
     def cost_discount(self) -> float:
-        """gamma_c of the remaining budgets that the agent expects."""
+        """See `Agent.cost_discount`."""
         return self.config.model.cost_discount or self.task.cost_discount
+
+    @property
+    def budget_scale(self) -> float:
+        """See `Agent.budget_scale`."""
+        return self.config.planner.budget_scale
+
+    @property
+    def looks_at_time(self) -> bool:
+        """See `Agent.looks_at_time`."""
+        return self.config.model.time_to_go
 
     def act(
         self,
@@ -218,48 +227,6 @@ class TrebiAgent(Agent):
 
         return reward_value, cost_value
 
-    def _check_inputs(
-        self,
-        obs: npt.ArrayLike,
-        remaining_budget: npt.ArrayLike,
-        remaining_steps: npt.ArrayLike | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Observations `(n, O)`, budgets `(n,)` and steps `(n,)`, on the agent's device."""
-        observations = np.asarray(obs, np.float32)
-        dim, limit = self.task.obs_dim, self.task.max_episode_steps
-        shape = observations.shape
-        if len(shape) not in (1, 2) or shape[-1] != dim or shape[0] == 0:
-            raise ValueError(f"obs should have shape ({dim},) or (n, {dim}). Received {shape}.")
-        observations = np.atleast_2d(observations)
-        if not np.isfinite(observations).all():
-            row, column = np.argwhere(~np.isfinite(observations))[0]
-            raise ValueError(
-                f"obs should be finite. Received {observations[row, column]} at [{row}, {column}]."
-            )
-        budgets = _one_per_state("remaining_budget", remaining_budget, len(observations))
-        if np.isnan(budgets).any():
-            raise ValueError("remaining_budget should be a number, or math.inf. Received NaN.")
-        if remaining_steps is None:
-            if self.config.model.time_to_go:
-                warnings.warn(
-                    "This agent plans up to the end of the episode: give act() the remaining_steps "
-                    '(BudgetObservation reports info["remaining_steps"]). Without them it plans as '
-                    "if the whole episode were still ahead.",
-                    stacklevel=4,
-                )
-            remaining_steps = limit or self.config.model.horizon
-        steps = _one_per_state("remaining_steps", remaining_steps, len(observations))
-        if not ((steps >= 1) & (steps <= (limit or math.inf))).all():
-            raise ValueError(
-                f"remaining_steps should be from 1 to {limit or math.inf}. "
-                f"Received {remaining_steps}."
-            )
-        return (
-            torch.tensor(observations, device=self.device),
-            torch.tensor(budgets, dtype=torch.float32, device=self.device),
-            torch.tensor(steps, dtype=torch.float32, device=self.device),
-        )
-
     def _state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = {f"networks/{name}": t for name, t in self.networks.state_dict().items()}
         tensors |= {f"normalizer/{name}": t for name, t in vars(self.normalizer).items()}
@@ -286,12 +253,3 @@ class TrebiAgent(Agent):
         except (KeyError, RuntimeError, TypeError) as error:
             raise CheckpointError(f"The checkpoint does not fit its own config: {error}") from error
         return cls(networks, normalizer, config, **common)
-
-
-def _one_per_state(name: str, values: npt.ArrayLike, num: int) -> npt.NDArray[np.float64]:
-    array = np.asarray(values, np.float64)
-    if array.shape not in ((), (num,)):
-        raise ValueError(
-            f"{name} should be one number, or one per state ({num},). Received {array.shape}."
-        )
-    return np.broadcast_to(array, (num,))

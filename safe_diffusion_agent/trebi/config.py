@@ -5,15 +5,11 @@ taken from Diffuser, on which it says it is based. Attributes marked "Improvemen
 by default.
 """
 
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, get_type_hints
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 from safe_diffusion_agent.errors import UnknownNameError
-
-
-def _check(condition: bool, requirement: str, received: Any) -> None:
-    if not condition:
-        raise ValueError(f"{requirement}. Received {received!r}.")
+from safe_diffusion_agent.settings import check, from_json, override
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,27 +48,25 @@ class ModelConfig:
     standardize_values: bool = False
 
     def __post_init__(self) -> None:
-        _check(self.horizon >= 2, "horizon should be at least 2", self.horizon)
-        _check(
-            self.diffusion_steps >= 1, "diffusion_steps should be positive", self.diffusion_steps
-        )
+        check(self.horizon >= 2, "horizon should be at least 2", self.horizon)
+        check(self.diffusion_steps >= 1, "diffusion_steps should be positive", self.diffusion_steps)
         divisor = 2 ** (len(self.width_mults) - 1)
-        _check(
+        check(
             self.network == "mlp" or self.horizon % divisor == 0,
             f"horizon should be divisible by {divisor} (2 to the number of U-Net levels minus 1)",
             self.horizon,
         )
         widths = [self.base_width * mult for mult in self.width_mults]
-        _check(
+        check(
             all(width % 8 == 0 for width in (*widths, widths[-1] // 4)) and widths[-1] % 4 == 0,
             "every level's width, and a quarter of the last one, should be divisible by 8",
             widths,
         )
         for name in ("discount", "cost_discount"):
             value = getattr(self, name)
-            _check(value is None or 0.0 < value <= 1.0, f"{name} should be in (0, 1]", value)
+            check(value is None or 0.0 < value <= 1.0, f"{name} should be in (0, 1]", value)
         for quantile in self.cost_quantiles:
-            _check(0.0 < quantile < 1.0, "cost_quantiles should be in (0, 1)", quantile)
+            check(0.0 < quantile < 1.0, "cost_quantiles should be in (0, 1)", quantile)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,11 +108,11 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         for name in ("num_steps", "batch_size", "accumulate", "ema_interval"):
-            _check(getattr(self, name) >= 1, f"{name} should be positive", getattr(self, name))
-        _check(self.learning_rate > 0, "learning_rate should be positive", self.learning_rate)
+            check(getattr(self, name) >= 1, f"{name} should be positive", getattr(self, name))
+        check(self.learning_rate > 0, "learning_rate should be positive", self.learning_rate)
         for name in ("decay_from", "clean_share", "ema_decay"):
             value = getattr(self, name)
-            _check(0.0 <= value <= 1.0, f"{name} should be in [0, 1]", value)
+            check(0.0 <= value <= 1.0, f"{name} should be in [0, 1]", value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,10 +152,10 @@ class PlannerConfig:
     budget_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        _check(self.num_candidates >= 1, "num_candidates should be positive", self.num_candidates)
-        _check(self.guidance_repeats >= 1, "guidance_repeats should be >= 1", self.guidance_repeats)
+        check(self.num_candidates >= 1, "num_candidates should be positive", self.num_candidates)
+        check(self.guidance_repeats >= 1, "guidance_repeats should be >= 1", self.guidance_repeats)
         for name in ("guidance_scale", "penalty", "num_unguided_steps", "budget_margin"):
-            _check(getattr(self, name) >= 0, f"{name} should be >= 0", getattr(self, name))
+            check(getattr(self, name) >= 0, f"{name} should be >= 0", getattr(self, name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +169,7 @@ class TrebiConfig:
 
     def __post_init__(self) -> None:
         quantile = self.planner.cost_quantile
-        _check(
+        check(
             quantile is None or quantile in self.model.cost_quantiles,
             f"cost_quantile should be None or one of {self.model.cost_quantiles}",
             quantile,
@@ -188,15 +182,7 @@ class TrebiConfig:
             UnknownNameError: There is no such setting.
             ValueError: A value is out of range.
         """
-        changed: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
-        for key, value in settings.items():
-            if key not in SETTINGS:
-                raise UnknownNameError("setting", key, SETTINGS)
-            changed[SETTINGS[key]][key] = value
-        return replace(
-            self,
-            **{name: replace(getattr(self, name), **values) for name, values in changed.items()},
-        )
+        return override(self, settings)
 
     def override_planner(self, **settings: Any) -> "TrebiConfig":
         """Returns a config with some settings changed that training does not fix.
@@ -229,12 +215,4 @@ def config_from_json(document: dict[str, Any]) -> TrebiConfig:
     Raises:
         UnknownNameError: It has a setting that this version does not know.
     """
-    settings = {key: value for group in GROUPS for key, value in document[group].items()}
-    tuples = {
-        key
-        for cls in GROUPS.values()
-        for key, hint in get_type_hints(cls).items()
-        if getattr(hint, "__origin__", None) is tuple
-    }
-    values = {key: tuple(v) if key in tuples else v for key, v in settings.items()}
-    return TrebiConfig(preset=document["preset"]).override(**values)
+    return from_json(TrebiConfig, document)

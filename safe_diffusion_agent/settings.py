@@ -1,0 +1,97 @@
+"""Settings of a method: a frozen dataclass, some of whose fields are groups of settings.
+
+A group is a field that is a dataclass itself. The names of all settings of one config differ, so
+that a setting can be changed by its name alone, wherever it is.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeVar, get_type_hints
+
+from safe_diffusion_agent.errors import UnknownNameError
+
+Config = TypeVar("Config")
+
+
+def check(condition: bool, requirement: str, received: Any) -> None:
+    """Raises a ValueError that says what must hold and what came, unless it holds."""
+    if not condition:
+        raise ValueError(f"{requirement}. Received {received!r}.")
+
+
+def check_positive(config: Any, names: Iterable[str]) -> None:
+    """Raises a ValueError if one of the named settings is not greater than zero."""
+    for name in names:
+        value = getattr(config, name)
+        check(value > 0, f"{name} should be positive", value)
+
+
+def check_shares(config: Any, names: Iterable[str]) -> None:
+    """Raises a ValueError if one of the named settings is not in [0, 1]."""
+    for name in names:
+        value = getattr(config, name)
+        check(0.0 <= value <= 1.0, f"{name} should be in [0, 1]", value)
+
+
+def group_of_setting(config_class: type) -> dict[str, str | None]:
+    """Name of every setting -> name of its group, or None if it is in none."""
+    groups: dict[str, str | None] = {}
+    for name, hint in get_type_hints(config_class).items():
+        if is_dataclass(hint):
+            groups |= {field.name: name for field in fields(hint)}
+        elif name != "preset":
+            groups[name] = None
+    return groups
+
+
+def override(config: Config, settings: Mapping[str, Any]) -> Config:
+    """Returns a config with some settings changed.
+
+    Raises:
+        UnknownNameError: There is no such setting.
+        ValueError: A value is out of range.
+    """
+    group_of = group_of_setting(type(config))
+    changes: dict[str | None, dict[str, Any]] = {}
+    for name, value in settings.items():
+        if name not in group_of:
+            raise UnknownNameError("setting", name, group_of)
+        changes.setdefault(group_of[name], {})[name] = value
+    own = changes.pop(None, {})
+    of_groups = {
+        str(group): replace(getattr(config, str(group)), **values)
+        for group, values in changes.items()
+    }
+    return replace(config, **own, **of_groups)  # type: ignore[type-var]  # it is a dataclass
+
+
+def from_preset(presets: Mapping[str, Config], name: str, settings: Mapping[str, Any]) -> Config:
+    """Returns a named config with some settings changed.
+
+    Raises:
+        UnknownNameError: There is no such preset or setting.
+        ValueError: A value is out of range.
+    """
+    if name not in presets:
+        raise UnknownNameError("preset", name, presets)
+    return override(presets[name], settings)
+
+
+def from_json(config_class: type[Config], document: Mapping[str, Any]) -> Config:
+    """Rebuilds a config from `dataclasses.asdict` that went through JSON.
+
+    Raises:
+        UnknownNameError: It has a setting that this version does not know.
+    """
+    values: dict[str, Any] = {}
+    hints = get_type_hints(config_class)
+    for name, value in document.items():
+        if name not in hints:
+            raise UnknownNameError("setting", name, hints)
+        hint = hints[name]
+        if is_dataclass(hint):
+            values[name] = from_json(hint, value)  # type: ignore[arg-type]
+        else:
+            is_tuple = getattr(hint, "__origin__", None) is tuple
+            values[name] = tuple(value) if is_tuple else value
+    return config_class(**values)
