@@ -79,11 +79,11 @@ def draw_evaluation(
 
 def draw_losses(history: Sequence[Mapping[str, float]], path: Path) -> None:
     """Training losses against the optimiser step, one panel per loss."""
-    names = [name for name in history[0] if name != "step"]
+    names = list(dict.fromkeys(name for row in history for name in row if name != "step"))
     figure = Figure(figsize=(3.2 * len(names), 2.6))
-    steps = [row["step"] for row in history]
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-        axes.plot(steps, [row[name] for row in history], color=BLUE, linewidth=1.2)
+        steps, values = zip(*((row["step"], row[name]) for row in history if name in row))
+        axes.plot(steps, values, color=BLUE, linewidth=1.2)
         axes.set_title(name.replace("_", " "))
         axes.set_xlabel("step")
         axes.spines[["top", "right"]].set_visible(False)

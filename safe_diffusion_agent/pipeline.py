@@ -84,7 +84,7 @@ def train(
     if (folder / FILE_NAME).exists():
         agent = TrebiAgent.load(folder, device=device)
         if (agent.config, agent.task, agent.about["seed"]) == (config, Task.of(episodes), seed):
-            state_path.unlink(missing_ok=True)
+            _remove_states(folder)
             return agent
         raise CheckpointError(
             f"{folder} holds an agent of other settings, data or seed (preset "
@@ -95,14 +95,20 @@ def train(
         episodes, config, seed=seed, device=device, state_path=state_path, progress=progress
     )
     table = io.StringIO()
-    writer = csv.DictWriter(table, list(history[0]))
+    writer = csv.DictWriter(table, list(dict.fromkeys(name for row in history for name in row)))
     writer.writeheader()
     writer.writerows(history)
     write_text(folder / "losses.csv", table.getvalue())
     draw_losses(history, folder / "losses.png")
     agent.save(folder)
-    state_path.unlink()
+    _remove_states(folder)
     return agent
+
+
+def _remove_states(folder: Path) -> None:
+    """Removes what a training that is complete no longer needs to continue."""
+    for file in folder.glob("training*.safetensors"):
+        file.unlink()
 
 
 def evaluate(

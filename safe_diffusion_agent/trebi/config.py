@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from safe_diffusion_agent.errors import UnknownNameError
-from safe_diffusion_agent.settings import check, from_json, override
+from safe_diffusion_agent.settings import check, check_positive, check_shares, from_json, override
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,11 @@ class ModelConfig:
         time_to_go: Improvement: the value networks see how much of the episode is left.
         cost_quantiles: Improvement: quantiles that the cost value predicts beside the mean.
         standardize_values: Improvement: value targets are standardised for the loss.
+        judge: What candidates are judged by. `"values"`: the two value networks of the paper.
+            `"frontier"`: improvement: one-step models and the frontier critic, see `frontier`.
+        num_models: Frontier: members of the ensemble of one-step models.
+        model_width: Frontier: width of their hidden layers.
+        critic_width: Frontier: width of the critic's hidden layers.
     """
 
     network: Literal["unet", "mlp"] = "unet"
@@ -46,6 +51,10 @@ class ModelConfig:
     time_to_go: bool = False
     cost_quantiles: tuple[float, ...] = ()
     standardize_values: bool = False
+    judge: Literal["values", "frontier"] = "values"
+    num_models: int = 3
+    model_width: int = 96
+    critic_width: int = 192
 
     def __post_init__(self) -> None:
         check(self.horizon >= 2, "horizon should be at least 2", self.horizon)
@@ -116,6 +125,55 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FrontierConfig:
+    """How the one-step models and the frontier critic are trained, see `frontier_fit`.
+
+    Attributes:
+        model_steps: Optimiser steps of the one-step models.
+        model_batch_size: Transitions per member and gradient.
+        model_learning_rate: Of Adam; falls linearly to zero.
+        held_out_share: Share of the episodes that the models do not see, on which they are judged.
+        model_tolerance: Plans are rolled out for as many steps as the models explain all but this
+            share of the variance on the held-out episodes; the critic stands for the rest.
+        critic_steps: Optimiser steps of the critic.
+        critic_batch_size: States per gradient, half of them real and half imagined.
+        critic_learning_rate: Of Adam; constant for one half, then falls linearly to zero.
+        target_rate: How far the target network moves towards the critic in a step.
+        real_steps: Longest real piece.
+        real_expectile: Expectile for real pieces.
+        branch_expectile: Expectile for the best of a state's branches.
+        num_branches: States that branches are imagined from at a time.
+        num_diffusion_branches: Branches per state that the diffusion model proposes.
+        branch_interval: Steps after which new branches are imagined.
+        calibration_episodes: Imagined episodes that the margin for `PlannerConfig.risk` is taken
+            from; 0 for none.
+    """
+
+    model_steps: int = 4_000
+    model_batch_size: int = 256
+    model_learning_rate: float = 2e-3
+    held_out_share: float = 0.1
+    model_tolerance: float = 0.1
+    critic_steps: int = 20_000
+    critic_batch_size: int = 512
+    critic_learning_rate: float = 1e-3
+    target_rate: float = 0.005
+    real_steps: int = 8
+    real_expectile: float = 0.9
+    branch_expectile: float = 0.6
+    num_branches: int = 10_000
+    num_diffusion_branches: int = 2
+    branch_interval: int = 2_500
+    calibration_episodes: int = 60
+
+    def __post_init__(self) -> None:
+        check_shares(self, ("held_out_share", "target_rate", "real_expectile", "branch_expectile"))
+        positive = {field.name for field in fields(self)}
+        positive -= {"num_diffusion_branches", "calibration_episodes"}
+        check_positive(self, sorted(positive))
+
+
+@dataclass(frozen=True, kw_only=True)
 class PlannerConfig:
     """How a trained agent plans. Can be changed when an agent is loaded.
 
@@ -134,6 +192,10 @@ class PlannerConfig:
         budget_margin: Improvement: share of the task's maximum budget that the planner holds back.
         clip: Improvement: predicted clean trajectories are clipped to the action space and to the
             range of the observations in the data, and so are executed actions.
+        critic_plans: Frontier: whether the critic's own plans are among the candidates.
+        bound: Frontier: how the rest of the budget is valued, see `frontier.BOUNDS`.
+        risk: Frontier: share of the episodes that may exceed the budget, as far as the imagined
+            episodes of the calibration tell; gives a margin, see `calibration`. None: no margin.
         budget_scale: What an evaluation multiplies budgets by at the start of an episode, when the
             planner's gamma_c is not the task's. The reference code does so on Pendulum and Reacher.
     """
@@ -149,10 +211,15 @@ class PlannerConfig:
     cost_quantile: float | None = None
     budget_margin: float = 0.0
     clip: bool = False
+    critic_plans: bool = True
+    bound: Literal["dual", "single"] = "dual"
+    risk: float | None = None
     budget_scale: float = 1.0
 
     def __post_init__(self) -> None:
         check(self.num_candidates >= 1, "num_candidates should be positive", self.num_candidates)
+        risk = self.risk
+        check(risk is None or 0.0 < risk < 1.0, "risk should be in (0, 1)", risk)
         check(self.guidance_repeats >= 1, "guidance_repeats should be >= 1", self.guidance_repeats)
         for name in ("guidance_scale", "penalty", "num_unguided_steps", "budget_margin"):
             check(getattr(self, name) >= 0, f"{name} should be >= 0", getattr(self, name))
@@ -160,11 +227,12 @@ class PlannerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrebiConfig:
-    """All settings of one agent, in three groups whose names do not overlap."""
+    """All settings of one agent, in four groups whose names do not overlap."""
 
     preset: str
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
+    frontier: FrontierConfig = FrontierConfig()
     planner: PlannerConfig = PlannerConfig()
 
     def __post_init__(self) -> None:
@@ -201,6 +269,7 @@ class TrebiConfig:
 GROUPS: dict[str, Any] = {
     "model": ModelConfig,
     "training": TrainingConfig,
+    "frontier": FrontierConfig,
     "planner": PlannerConfig,
 }
 # Every setting and the group that it belongs to.

@@ -1,4 +1,4 @@
-"""Trains a TREBI agent: the denoising loss and the two value losses (Lin et al. 2023, App. D)."""
+"""Trains a TREBI agent: denoiser, and values (Lin et al. 2023, App. D) or the frontier."""
 
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -14,7 +14,9 @@ from safe_diffusion_agent.task import Task
 from safe_diffusion_agent.trebi.agent import TrebiAgent
 from safe_diffusion_agent.trebi.config import TrainingConfig, TrebiConfig
 from safe_diffusion_agent.trebi.diffusion import Schedule
+from safe_diffusion_agent.trebi.frontier_fit import Stages, fit_frontier, num_stage_steps
 from safe_diffusion_agent.trebi.networks import TrebiNetworks, rescale_output
+from safe_diffusion_agent.trebi.planners import FrontierPlanner
 from safe_diffusion_agent.trebi.trajectories import Normalizer
 from safe_diffusion_agent.trebi.windows import Batch, Windows
 
@@ -35,7 +37,7 @@ class TrebiLoss:
     def __init__(self, windows: Windows, schedule: Schedule, config: TrebiConfig, task: Task):
         self.windows = windows
         self.schedule = schedule
-        self.training = config.training
+        self.training, self.judge = config.training, config.model.judge
         self.act_dim = task.act_dim
         device = windows.returns.device
         self.quantiles = torch.tensor(config.model.cost_quantiles, device=device)
@@ -53,6 +55,9 @@ class TrebiLoss:
         batch = self.windows.sample(self.training.batch_size, generator)
         noised, diffusion_step = self._noise(batch, generator)
         denoising = self.denoising_loss(networks.denoiser(noised, diffusion_step), batch)
+        parts = {"denoising": denoising.detach()}
+        if self.judge == "frontier":
+            return denoising, parts
 
         if self.training.clean_share > 0.0:
             device = generator.device
@@ -71,8 +76,8 @@ class TrebiLoss:
             costs[:, 1:], cost_target, self.quantiles
         )
         total = denoising + reward_loss + cost_loss
-        parts = {"denoising": denoising, "reward_value": reward_loss, "cost_value": cost_loss}
-        return total, {name: part.detach() for name, part in parts.items()}
+        parts |= {"reward_value": reward_loss.detach(), "cost_value": cost_loss.detach()}
+        return total, parts
 
     def _noise(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         clean, device = batch.trajectories, generator.device
@@ -146,9 +151,16 @@ def fit(
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)  # PyTorch initialises weights from its global generator
-        networks = TrebiNetworks(config.model, task.obs_dim, task.act_dim).to(torch_device)
-    loss = TrebiLoss(
-        windows, Schedule.cosine(config.model.diffusion_steps, torch_device), config, task
+        networks = TrebiNetworks(config.model, task).to(torch_device)
+    schedule = Schedule.cosine(config.model.diffusion_steps, torch_device)
+    loss = TrebiLoss(windows, schedule, config, task)
+    planner = FrontierPlanner(networks, schedule, normalizer.to(torch_device), config, task)
+    stages = Stages(
+        seed=seed,
+        identity={"config": asdict(config), "task": asdict(task), "seed": seed},
+        state_path=state_path,
+        progress=progress,
+        total=num_stage_steps(planner),
     )
     trained, history = optimize(
         networks,
@@ -156,20 +168,28 @@ def fit(
         _optimization(config.training),
         generator=torch.Generator(torch_device).manual_seed(seed),
         state_path=state_path,
-        identity={"config": asdict(config), "task": asdict(task), "seed": seed},
+        identity=stages.identity,
         save_interval=save_interval,
-        progress=progress,
+        progress=stages.progress_after(0),
     )
-    assert isinstance(trained, TrebiNetworks)
-    rescale_output(trained.reward, *loss.return_scale)
-    rescale_output(trained.cost, *loss.cost_scale)
+    networks.load_state_dict(trained.state_dict())
     about = {
         "seed": seed,
         "behavior_policy": episodes.metadata.get("behavior_policy"),
         "losses": history[-1],
         "provenance": provenance(),
     }
-    agent = TrebiAgent(trained, normalizer, config, task, about=about, device=torch_device)
+    overspend = None
+    if config.model.judge == "values":
+        rescale_output(networks.reward, *loss.return_scale)
+        rescale_output(networks.cost, *loss.cost_scale)
+    else:
+        overspend, model_errors, later = fit_frontier(planner, episodes, stages)
+        history += later
+        about |= {"model_errors": model_errors, "losses": history[-1]}
+    agent = TrebiAgent(
+        networks, normalizer, config, task, overspend, about=about, device=torch_device
+    )
     return agent, history
 
 

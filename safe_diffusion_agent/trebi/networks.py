@@ -1,45 +1,79 @@
-"""The three networks of TREBI (Lin et al. 2023, App. D): a denoiser and two value functions."""
+"""The networks of TREBI (Lin et al. 2023, App. D): a denoiser, and what judges its plans."""
 
 import torch
 from torch import Tensor, nn
 
+from safe_diffusion_agent.task import Task
 from safe_diffusion_agent.trebi.config import ModelConfig
+from safe_diffusion_agent.trebi.dynamics import DynamicsEnsemble
+from safe_diffusion_agent.trebi.frontier_networks import FrontierCritic
 from safe_diffusion_agent.trebi.mlp import MlpDenoiser, MlpValue
 from safe_diffusion_agent.trebi.unet import TemporalUNet, TrajectoryEncoder
 
 
 class TrebiNetworks(nn.Module):
-    """Denoiser, reward value and cost value.
+    """A denoiser, and either two value networks or one-step models and a frontier critic.
 
-    The values are of the trajectory and all that follows it up to the end of the episode (Monte
-    Carlo), in the units of rewards and costs, predicted from a trajectory noised to a diffusion
-    step. The outputs of `cost` are the mean, then the quantiles `config.cost_quantiles`.
+    The values (`reward` and `cost`) are of the trajectory and all that follows it up to the end of
+    the episode (Monte Carlo), in the units of rewards and costs, predicted from a trajectory noised
+    to a diffusion step. The outputs of `cost` are the mean, then the quantiles
+    `config.cost_quantiles`.
 
     Args:
-        config: Sizes.
-        obs_dim: O.
-        act_dim: A.
+        config: Sizes, and which networks there are.
+        task: Dimensions, time limit and discount.
+
+    Raises:
+        ValueError: The frontier needs a time limit, which the task lacks.
     """
 
-    def __init__(self, config: ModelConfig, obs_dim: int, act_dim: int):
+    def __init__(self, config: ModelConfig, task: Task):
         super().__init__()
-        dim = obs_dim + act_dim
-        num_costs = 1 + len(config.cost_quantiles)
+        dim = task.obs_dim + task.act_dim
         self.denoiser: nn.Module
-        self.reward: nn.Module
-        self.cost: nn.Module
         if config.network == "unet":
-            unet = (config.base_width, config.width_mults)
-            encoder = (dim, config.horizon, *unet)
-            self.denoiser = TemporalUNet(dim, *unet)
-            self.reward = TrajectoryEncoder(*encoder, 1, config.time_to_go)
-            self.cost = TrajectoryEncoder(*encoder, num_costs, config.time_to_go)
+            self.denoiser = TemporalUNet(dim, config.base_width, config.width_mults)
         else:
-            mlp = (dim, config.horizon, config.diffusion_steps)
-            value = (*mlp, config.mlp_value_width)
-            self.denoiser = MlpDenoiser(*mlp, config.mlp_width, config.mlp_blocks)
-            self.reward = MlpValue(*value, 1, config.time_to_go)
-            self.cost = MlpValue(*value, num_costs, config.time_to_go)
+            self.denoiser = MlpDenoiser(
+                dim, config.horizon, config.diffusion_steps, config.mlp_width, config.mlp_blocks
+            )
+        if config.judge == "values":
+            self.reward = _value_network(config, dim, 1)
+            self.cost = _value_network(config, dim, 1 + len(config.cost_quantiles))
+        else:
+            self.dynamics = DynamicsEnsemble(
+                task.obs_dim, task.act_dim, config.model_width, config.num_models
+            )
+            if task.max_episode_steps is None:
+                raise ValueError("The frontier needs a dataset whose episodes have a time limit.")
+            self.critic = FrontierCritic(
+                task.obs_dim,
+                task.act_dim,
+                config.critic_width,
+                task.max_episode_steps,
+                config.discount or task.cost_discount,
+                config.cost_discount or task.cost_discount,
+            )
+
+
+def _value_network(config: ModelConfig, dim: int, num_outputs: int) -> nn.Module:
+    if config.network == "unet":
+        return TrajectoryEncoder(
+            dim,
+            config.horizon,
+            config.base_width,
+            config.width_mults,
+            num_outputs,
+            config.time_to_go,
+        )
+    return MlpValue(
+        dim,
+        config.horizon,
+        config.diffusion_steps,
+        config.mlp_value_width,
+        num_outputs,
+        config.time_to_go,
+    )
 
 
 @torch.no_grad()

@@ -35,7 +35,9 @@ class Plan:
         actions: `(n, H, A)`, in environment units; `actions[:, 0]` is what `act` returns.
         observations: `(n, H, O)`, imagined; the first is the given one.
         predicted_return: `(n,)`, up to the end of the episode.
-        predicted_cost: `(n,)`, the same, in cost units.
+        predicted_cost: `(n,)`, the same, in cost units. With `judge="frontier"` it is the least
+            that can be spent from here on if the plan is followed, and the predicted return the
+            most that the remaining budget can buy.
         feasible: `(n,)`, whether the plan is predicted to keep the remaining budget (less the
             planner's margin). If not, no candidate was, and this one is predicted to cost least.
         candidates: All candidates, if asked for.

@@ -64,7 +64,7 @@ def test_noised_windows_keep_the_observation_and_the_mask(tiny_episodes):
 
 def test_each_network_is_trained_by_its_own_loss(tiny_episodes):
     loss, config = make_loss(tiny_episodes)
-    networks = TrebiNetworks(config.model, obs_dim=3, act_dim=1)
+    networks = TrebiNetworks(config.model, Task.of(tiny_episodes))
     _, parts = loss(networks, torch.Generator().manual_seed(0))
     assert parts.keys() == {"denoising", "reward_value", "cost_value"}
     for trained, expected in (("denoiser", "denoising"), ("reward", "reward_value")):

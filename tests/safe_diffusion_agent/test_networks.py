@@ -1,9 +1,15 @@
 import pytest
 import torch
 
+from safe_diffusion_agent.task import Task
 from safe_diffusion_agent.trebi.config import ModelConfig
 from safe_diffusion_agent.trebi.networks import TrebiNetworks, rescale_output
 from safe_diffusion_agent.trebi.unet import TemporalUNet, TrajectoryEncoder
+
+TASK = Task(
+    env_id=None, obs_dim=3, act_dim=1, action_low=(-1.0,), action_high=(1.0,),
+    max_episode_steps=200, cost_discount=1.0, max_budget=1.0, dataset_id="", dataset_fingerprint="",
+)  # fmt: skip
 
 
 def num_parameters(module):
@@ -34,7 +40,7 @@ def test_shapes_for_every_horizon_of_the_paper(network, horizon, time_to_go):
     config = ModelConfig(
         network=network, horizon=horizon, time_to_go=time_to_go, cost_quantiles=(0.5, 0.9)
     )
-    networks = TrebiNetworks(config, obs_dim=3, act_dim=1)
+    networks = TrebiNetworks(config, TASK)
     x, step = torch.randn(5, horizon, 4), torch.tensor([3])
     time = torch.rand(5, 1) if time_to_go else None
     assert networks.denoiser(x, step).shape == (5, horizon, 4)
@@ -45,7 +51,7 @@ def test_shapes_for_every_horizon_of_the_paper(network, horizon, time_to_go):
 @pytest.mark.parametrize("network", ["unet", "mlp"])
 def test_outputs_depend_on_every_input(network):
     config = ModelConfig(network=network, horizon=16, time_to_go=True)
-    networks = TrebiNetworks(config, obs_dim=3, act_dim=1)
+    networks = TrebiNetworks(config, TASK)
     x = torch.randn(2, 16, 4, requires_grad=True)
     time = torch.rand(2, 1, requires_grad=True)
     step = torch.tensor([1, 1])
@@ -61,7 +67,7 @@ def test_outputs_depend_on_every_input(network):
 @pytest.mark.parametrize("network", ["unet", "mlp"])
 def test_rescaled_output(network):
     config = ModelConfig(network=network, horizon=16, cost_quantiles=(0.9,))
-    value = TrebiNetworks(config, obs_dim=3, act_dim=1).cost
+    value = TrebiNetworks(config, TASK).cost
     x, step = torch.randn(4, 16, 4), torch.tensor([0])
     before = value(x, step)
     rescale_output(value, torch.tensor(7.0), torch.tensor(3.0))

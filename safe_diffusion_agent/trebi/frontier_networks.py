@@ -1,0 +1,120 @@
+"""The frontier critic: what the rest of an episode can return and cost, for every trade of the two.
+
+A multiplier m >= 0 is the price of one unit of cost in units of return. The critic's heads are the
+return-to-go and the cost-to-go of the behaviour that is best for return - m cost, and that
+behaviour's action, as functions of the observation, the steps that are left, and m. Multipliers are
+relative to the spread of the two in the data, so that 1 means the same everywhere.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+# Multipliers that are planned with, and the range of those that are trained.
+MULTIPLIERS = (0.0, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.4, 1.0, 2.5, 5.0)
+MIN_MULTIPLIER, MAX_MULTIPLIER = 0.0025, 5.0
+REWARD_SLACK = 0.02  # rewards may exceed those in the data by this share of their range
+
+
+def discounted_steps(num_steps: Tensor, discount: float) -> Tensor:
+    """1 + g + ... + g^(k-1) for k steps: what a value of 1 per step sums up to."""
+    if discount == 1.0:
+        return num_steps
+    return (1.0 - discount**num_steps) / (1.0 - discount)
+
+
+class FrontierCritic(nn.Module):
+    """Return-to-go, cost-to-go and action of the best behaviour for each multiplier.
+
+    The return is between what the smallest and the largest reward of the data sum up to, and the
+    cost is not negative, by construction.
+
+    Args:
+        obs_dim: O.
+        act_dim: A.
+        width: Width of both hidden layers.
+        max_steps: Steps of a whole episode.
+        discount: Of the rewards.
+        cost_discount: Of the costs.
+    """
+
+    reward_low: Tensor
+    reward_high: Tensor
+    return_scale: Tensor
+    cost_scale: Tensor
+    action_low: Tensor
+    action_high: Tensor
+
+    def __init__(
+        self,
+        obs_dim: int,
+        act_dim: int,
+        width: int,
+        max_steps: int,
+        discount: float,
+        cost_discount: float,
+    ):
+        super().__init__()
+        self.max_steps, self.discount, self.cost_discount = max_steps, discount, cost_discount
+        self.values = _two_layers(obs_dim + 4, width, 2)
+        self.actor = _two_layers(obs_dim + 4, width, act_dim)
+        for name in ("reward_low", "reward_high", "return_scale", "cost_scale"):
+            self.register_buffer(name, torch.ones(()))
+        for name in ("action_low", "action_high"):
+            self.register_buffer(name, torch.zeros(act_dim))
+
+    def multiplier_unit(self) -> Tensor:
+        """Return per cost that a relative multiplier of 1 stands for."""
+        return self.return_scale / self.cost_scale
+
+    def forward(self, obs: Tensor, steps_left: Tensor, multiplier: Tensor) -> tuple[Tensor, Tensor]:
+        """Return-to-go and cost-to-go, `(N,)` each.
+
+        Args:
+            obs: `(N, O)`, normalised.
+            steps_left: `(N,)`; 0 gives 0.
+            multiplier: `(N,)`, relative.
+        """
+        outputs = self.values(self._features(obs, steps_left, multiplier))
+        slack = REWARD_SLACK * (self.reward_high - self.reward_low)
+        low, high = self.reward_low - slack, self.reward_high + slack
+        mean_reward = low + (high - low) * torch.sigmoid(outputs[:, 0])
+        returns = discounted_steps(steps_left, self.discount) * mean_reward
+        share = steps_left / self.max_steps
+        if self.cost_discount < 1.0:
+            share = discounted_steps(steps_left, self.cost_discount) * (1.0 - self.cost_discount)
+        costs = 4.0 * self.cost_scale * share * functional.softplus(outputs[:, 1] - 2.0)
+        return returns, costs
+
+    def act(self, obs: Tensor, steps_left: Tensor, multiplier: Tensor) -> Tensor:
+        """Normalised actions `(N, A)` of the best behaviour; arguments as of `forward`."""
+        outputs = self.actor(self._features(obs, steps_left, multiplier))
+        share = 0.5 + 0.5 * torch.tanh(outputs)
+        return self.action_low + (self.action_high - self.action_low) * share
+
+    def _features(self, obs: Tensor, steps_left: Tensor, multiplier: Tensor) -> Tensor:
+        share = (steps_left / self.max_steps)[:, None]
+        price = (torch.log10(multiplier + 0.2 * MIN_MULTIPLIER) / 2.0)[:, None] + 0.5
+        return torch.cat([obs, share, share**2, price, price**2], dim=1)
+
+
+def random_multipliers(num: int, generator: torch.Generator) -> Tensor:
+    """Relative multipliers to train with, `(num,)`: log-uniform, and one in twelve is 0."""
+    device = generator.device
+    uniform = torch.rand(num, generator=generator, device=device)
+    spread = math.log(MAX_MULTIPLIER / MIN_MULTIPLIER)
+    multipliers = MIN_MULTIPLIER * torch.exp(spread * uniform)
+    zero = torch.rand(num, generator=generator, device=device) < 1 / 12
+    return torch.where(zero, 0.0, multipliers)
+
+
+def _two_layers(in_dim: int, width: int, out_dim: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(in_dim, width),
+        nn.SiLU(),
+        nn.Linear(width, width),
+        nn.SiLU(),
+        nn.Linear(width, out_dim),
+    )

@@ -1,0 +1,105 @@
+"""Trains the one-step models, and finds out for how many steps they can be believed."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from safe_diffusion_agent.trebi.dynamics import DynamicsEnsemble, roll_out
+from safe_diffusion_agent.trebi.pieces import Pieces
+
+MAX_ROLLOUTS = 2_000  # held-out rollouts that the errors are measured on
+
+
+class DynamicsLoss:
+    """Smooth L1 loss of the standardised changes, rewards and costs, and of the termination.
+
+    Args:
+        pieces: The data.
+        rows: Indices of the transitions to train on.
+        batch_size: Transitions per member.
+    """
+
+    def __init__(self, pieces: Pieces, rows: Tensor, batch_size: int):
+        self.pieces, self.rows, self.batch_size = pieces, rows, batch_size
+        self._targets = torch.cat(
+            [pieces.next_obs - pieces.obs, pieces.rewards[:, None], pieces.costs[:, None]], dim=1
+        )
+
+    def standardize(self, dynamics: DynamicsEnsemble) -> None:
+        """Sets the model's scales to those of the data."""
+        targets, observations = self._targets, torch.cat([self.pieces.obs, self.pieces.next_obs])
+        dynamics.target_shift.copy_(targets.mean(dim=0))
+        dynamics.target_scale.copy_(targets.std(dim=0).clamp_min(1e-6))
+        dynamics.obs_low.copy_(observations.amin(dim=0))
+        dynamics.obs_high.copy_(observations.amax(dim=0))
+        dynamics.terminates.fill_(bool(self.pieces.terminated.any()))
+
+    def __call__(
+        self, dynamics: nn.Module, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of one random batch for each member."""
+        assert isinstance(dynamics, DynamicsEnsemble)
+        shape = (dynamics.num_members, self.batch_size)
+        device = generator.device
+        drawn = torch.randint(len(self.rows), shape, generator=generator, device=device)
+        rows = self.rows[drawn]
+        raw = dynamics(self.pieces.obs[rows], self.pieces.actions[rows])
+        targets = (self._targets[rows] - dynamics.target_shift) / dynamics.target_scale
+        model = functional.smooth_l1_loss(raw[..., :-1], targets, beta=0.1)
+        loss, parts = model, {"model": model.detach()}
+        if dynamics.terminates:
+            ended = self.pieces.terminated[rows]
+            end = functional.binary_cross_entropy_with_logits(raw[..., -1], ended)
+            loss, parts = loss + end, parts | {"termination": end.detach()}
+        return loss, parts
+
+
+@torch.no_grad()
+def unexplained_shares(
+    dynamics: DynamicsEnsemble, pieces: Pieces, rows: Tensor, horizon: int
+) -> dict[str, list[float]]:
+    """How wrong open-loop rollouts are after 1, 2, ... steps of the logged actions.
+
+    Args:
+        dynamics: The models.
+        pieces: The data.
+        rows: Indices of transitions that the models were not trained on.
+        horizon: Longest rollout.
+
+    Returns:
+        For the observation, and for the return and the cost so far, the squared error as a share
+        of the variance, one number per step; nothing where no episode is long enough.
+    """
+    starts = rows[pieces.steps_left(rows) >= horizon]
+    starts = starts[:: max(1, len(starts) // MAX_ROLLOUTS)]
+    if len(starts) == 0:
+        return {"observation": [], "return": [], "cost": []}
+    steps = starts[:, None] + torch.arange(horizon, device=rows.device)
+    actions = pieces.actions[steps]
+    piece = roll_out(
+        dynamics,
+        pieces.obs[starts],
+        lambda _, t: actions[:, t],
+        horizon,
+        discount=1.0,
+        cost_discount=1.0,
+    )
+    truth = {
+        "observation": (piece.observations, pieces.next_obs[steps]),
+        "return": (piece.returns, pieces.rewards[steps].cumsum(dim=1)),
+        "cost": (piece.costs, pieces.costs[steps].cumsum(dim=1)),
+    }
+    return {name: _share(*pair).tolist() for name, pair in truth.items()}
+
+
+def trusted_steps(shares: dict[str, list[float]], tolerance: float) -> int:
+    """For how many steps every unexplained share stays within the tolerance; at least 1."""
+    worst = [max(of_step) for of_step in zip(*shares.values(), strict=True)]
+    return max(1, next((i for i, share in enumerate(worst) if share > tolerance), len(worst)))
+
+
+def _share(predicted: Tensor, true: Tensor) -> Tensor:
+    """Unexplained share of the variance after each step, `(H,)`, for `(N, H)` or `(N, H, O)`."""
+    error, variance = (predicted - true) ** 2, (true - true.mean(dim=0)) ** 2
+    over = [dim for dim in range(error.dim()) if dim != 1]
+    return error.mean(dim=over) / variance.mean(dim=over).clamp_min(1e-9)
