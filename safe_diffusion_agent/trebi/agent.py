@@ -16,7 +16,7 @@ from torch import Tensor
 from safe_diffusion_agent.agent import Agent, FloatArray
 from safe_diffusion_agent.errors import CheckpointError
 from safe_diffusion_agent.task import Task
-from safe_diffusion_agent.trebi.calibration import conformal_quantile
+from safe_diffusion_agent.trebi.calibration import Calibration
 from safe_diffusion_agent.trebi.config import TrebiConfig, config_from_json
 from safe_diffusion_agent.trebi.diffusion import Schedule
 from safe_diffusion_agent.trebi.networks import TrebiNetworks
@@ -35,8 +35,7 @@ class TrebiAgent(Agent):
         normalizer: The one they were trained with.
         config: Settings.
         task: What they were trained for.
-        overspend: `(n,)`, by how much imagined episodes exceeded their budget; what the margin for
-            `config.planner.risk` is taken from (see `calibration`).
+        calibration: What the margin for `config.planner.risk` is taken from.
         **common: `about`, `device` and `seed` of `Agent`.
 
     Example:
@@ -55,17 +54,19 @@ class TrebiAgent(Agent):
         normalizer: Normalizer,
         config: TrebiConfig,
         task: Task,
-        overspend: Tensor | None = None,
+        calibration: Calibration | None = None,
         **common: Any,
     ):
         super().__init__(task, **common)
         self.networks = networks.to(self.device).eval().requires_grad_(False)
         self.normalizer = normalizer.to(self.device)
         self.config = config
-        self.overspend = torch.zeros(0) if overspend is None else overspend.cpu()
+        self.calibration = calibration
         self.margin = config.planner.budget_margin * task.max_budget
         if config.planner.risk is not None:
-            self.margin += max(0.0, conformal_quantile(self.overspend, config.planner.risk))
+            if calibration is None:
+                raise ValueError("The agent is not calibrated: risk should be None.")
+            self.margin += calibration.margin(config.planner.risk)
         schedule = Schedule.cosine(config.model.diffusion_steps, self.device)
         self.planner = (GuidedPlanner if config.model.judge == "values" else FrontierPlanner)(
             self.networks, schedule, self.normalizer, config, task
@@ -160,8 +161,8 @@ class TrebiAgent(Agent):
     def _state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = {f"networks/{name}": t for name, t in self.networks.state_dict().items()}
         tensors |= {f"normalizer/{name}": t for name, t in vars(self.normalizer).items()}
-        if len(self.overspend) > 0:
-            tensors["calibration/overspend"] = self.overspend
+        if self.calibration is not None:
+            tensors |= {f"calibration/{name}": t for name, t in vars(self.calibration).items()}
         return tensors, {"config": asdict(self.config)}
 
     @classmethod
@@ -182,7 +183,8 @@ class TrebiAgent(Agent):
                 parts[group][key] = tensor
             networks.load_state_dict(parts["networks"])
             normalizer = Normalizer(**parts["normalizer"])
+            scores = parts["calibration"]
+            calibration = Calibration(**scores) if scores else None
         except (KeyError, RuntimeError, TypeError) as error:
             raise CheckpointError(f"The checkpoint does not fit its own config: {error}") from error
-        overspend = parts["calibration"].get("overspend")
-        return cls(networks, normalizer, config, overspend=overspend, **common)
+        return cls(networks, normalizer, config, calibration=calibration, **common)

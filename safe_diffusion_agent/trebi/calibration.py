@@ -1,14 +1,19 @@
-"""How much to hold back so that few episodes exceed their budget: a margin from imagined episodes.
+"""How much to hold back so that few episodes exceed their budget.
 
-The agent plays episodes in its own one-step models, each with one random member of the ensemble as
-the world, and with budgets spread over the range. The margin for a risk r is the split-conformal
-quantile of how much they overspent: of n imagined episodes and one more like them, at most a share
-r overspends by more (Vovk et al. 2005). That is a guarantee for imagined episodes. For real ones it
-holds as far as the models do, which only the real environment can tell.
+The margin for a risk r is the sum of two split-conformal quantiles (Vovk et al. 2005), each at r/2:
+
+    of how much imagined episodes overspend, in which the agent plays in its own one-step models,
+    each with one member of the ensemble as the world, and with budgets spread over the range;
+    of how much held-out windows of the data cost beyond what the models predicted.
+
+What is guaranteed: of the imagined episodes and one more like them, and of the windows and one more
+of the same kind, at most a share r/2 exceed their quantile. For real episodes that holds as far as
+the agent meets in them what the data and the models know, which only the real environment can tell.
 """
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,6 +23,28 @@ from safe_diffusion_agent.trebi.dynamics import DynamicsEnsemble
 
 # Normalised observations `(N, O)`, remaining budgets and steps `(N,)` to normalised actions.
 BudgetPolicy = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Scores that a margin is taken from.
+
+    Attributes:
+        overspend: `(n,)`, cost less budget of imagined episodes.
+        underestimate: `(m,)`, cost less predicted cost of held-out windows.
+    """
+
+    overspend: Tensor
+    underestimate: Tensor
+
+    def margin(self, risk: float) -> float:
+        """What to hold back, in cost units; >= 0.
+
+        Raises:
+            ValueError: There are too few scores for so small a risk.
+        """
+        scores = (self.overspend, self.underestimate)
+        return sum(max(0.0, conformal_quantile(values, risk / 2)) for values in scores)
 
 
 def conformal_quantile(scores: Tensor, risk: float) -> float:
@@ -36,8 +63,8 @@ def conformal_quantile(scores: Tensor, risk: float) -> float:
     rank = math.ceil((len(scores) + 1) * (1.0 - risk))
     if rank > len(scores):
         raise ValueError(
-            f"A risk of {risk} needs at least {math.ceil(1 / risk) - 1} calibration episodes; "
-            f"the agent has {len(scores)}. Choose a larger risk."
+            f"A risk of {risk:g} needs at least {math.ceil(1 / risk) - 1} scores; the agent has "
+            f"{len(scores)}. Choose a larger risk, or None for no margin."
         )
     return float(scores.sort().values[rank - 1])
 

@@ -145,14 +145,14 @@ class FrontierConfig:
         num_branches: States that branches are imagined from at a time.
         num_diffusion_branches: Branches per state that the diffusion model proposes.
         branch_interval: Steps after which new branches are imagined.
-        calibration_episodes: Imagined episodes that the margin for `PlannerConfig.risk` is taken
-            from; 0 for none.
+        calibration_episodes: Imagined episodes for the margin of `PlannerConfig.risk`; 0 leaves the
+            agent without calibration.
     """
 
     model_steps: int = 4_000
     model_batch_size: int = 256
     model_learning_rate: float = 2e-3
-    held_out_share: float = 0.1
+    held_out_share: float = 0.2
     model_tolerance: float = 0.1
     critic_steps: int = 20_000
     critic_batch_size: int = 512
@@ -194,8 +194,8 @@ class PlannerConfig:
             range of the observations in the data, and so are executed actions.
         critic_plans: Frontier: whether the critic's own plans are among the candidates.
         bound: Frontier: how the rest of the budget is valued, see `frontier.BOUNDS`.
-        risk: Frontier: share of the episodes that may exceed the budget, as far as the imagined
-            episodes of the calibration tell; gives a margin, see `calibration`. None: no margin.
+        risk: Frontier: share of the episodes that may exceed the budget, as far as the calibration
+            tells; gives a margin, see `calibration`. None: no margin.
         budget_scale: What an evaluation multiplies budgets by at the start of an episode, when the
             planner's gamma_c is not the task's. The reference code does so on Pendulum and Reacher.
     """

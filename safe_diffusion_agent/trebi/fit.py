@@ -14,7 +14,12 @@ from safe_diffusion_agent.task import Task
 from safe_diffusion_agent.trebi.agent import TrebiAgent
 from safe_diffusion_agent.trebi.config import TrainingConfig, TrebiConfig
 from safe_diffusion_agent.trebi.diffusion import Schedule
-from safe_diffusion_agent.trebi.frontier_fit import Stages, fit_frontier, num_stage_steps
+from safe_diffusion_agent.trebi.frontier_fit import (
+    Stages,
+    check_risk,
+    fit_frontier,
+    num_stage_steps,
+)
 from safe_diffusion_agent.trebi.networks import TrebiNetworks, rescale_output
 from safe_diffusion_agent.trebi.planners import FrontierPlanner
 from safe_diffusion_agent.trebi.trajectories import Normalizer
@@ -136,6 +141,7 @@ def fit(
     task = Task.of(episodes)
     if config.model.time_to_go and task.max_episode_steps is None:
         raise ValueError("time_to_go needs a dataset whose episodes have a time limit.")
+    check_risk(config, episodes)
     normalizer = Normalizer.fit(
         episodes.actions, episodes.observations, episodes.action_low, episodes.action_high
     )
@@ -179,16 +185,16 @@ def fit(
         "losses": history[-1],
         "provenance": provenance(),
     }
-    overspend = None
+    calibration = None
     if config.model.judge == "values":
         rescale_output(networks.reward, *loss.return_scale)
         rescale_output(networks.cost, *loss.cost_scale)
     else:
-        overspend, model_errors, later = fit_frontier(planner, episodes, stages)
+        calibration, model_errors, later = fit_frontier(planner, episodes, stages)
         history += later
         about |= {"model_errors": model_errors, "losses": history[-1]}
     agent = TrebiAgent(
-        networks, normalizer, config, task, overspend, about=about, device=torch_device
+        networks, normalizer, config, task, calibration, about=about, device=torch_device
     )
     return agent, history
 

@@ -3,6 +3,7 @@
 Three stages that follow the denoiser's training. Each saves beside it, and can be continued.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,20 @@ from torch import Tensor
 
 from safe_diffusion_agent.data import Episodes
 from safe_diffusion_agent.optimization import OptimizationConfig, Progress, optimize
-from safe_diffusion_agent.trebi.calibration import imagined_overspend, spread_budgets
+from safe_diffusion_agent.trebi.calibration import (
+    Calibration,
+    imagined_overspend,
+    spread_budgets,
+)
+from safe_diffusion_agent.trebi.config import TrebiConfig
 from safe_diffusion_agent.trebi.critic_fit import CriticLoss, CriticTraining, Imagination
 from safe_diffusion_agent.trebi.frontier_networks import FrontierCritic
-from safe_diffusion_agent.trebi.model_fit import DynamicsLoss, trusted_steps, unexplained_shares
+from safe_diffusion_agent.trebi.model_fit import (
+    DynamicsLoss,
+    trusted_steps,
+    underestimated_costs,
+    unexplained_shares,
+)
 from safe_diffusion_agent.trebi.pieces import Pieces
 from safe_diffusion_agent.trebi.planners import FrontierPlanner
 from safe_diffusion_agent.trebi.windows import values_to_go
@@ -60,7 +71,7 @@ class Stages:
 
 def fit_frontier(
     planner: FrontierPlanner, episodes: Episodes, stages: Stages
-) -> tuple[Tensor, dict[str, list[float]], list[dict[str, float]]]:
+) -> tuple[Calibration | None, dict[str, list[float]], list[dict[str, float]]]:
     """Trains models and critic of a planner whose denoiser is trained, in place.
 
     Args:
@@ -69,8 +80,8 @@ def fit_frontier(
         stages: Seed, files and progress.
 
     Returns:
-        By how much imagined episodes exceed their budget (see `calibration`), the models' errors
-        (see `unexplained_shares`), and the logged losses.
+        What the margin is taken from, the models' errors (see `unexplained_shares`), and the logged
+        losses.
     """
     networks, config = planner.networks, planner.config
     critic, device = networks.critic, planner.schedule.alpha_bar.device
@@ -87,8 +98,28 @@ def fit_frontier(
     before += config.frontier.model_steps
     critic_history = _fit_critic(planner, pieces, stages, before)
     before += config.frontier.critic_steps
-    overspend = _calibrate(planner, pieces, episodes, stages, before)
-    return overspend, shares, [*model_history, *critic_history]
+    calibration = _calibrate(planner, pieces, episodes, stages, before)
+    return calibration, shares, [*model_history, *critic_history]
+
+
+def check_risk(config: TrebiConfig, episodes: Episodes) -> None:
+    """Finds out before a training whether its calibration will have enough scores.
+
+    Raises:
+        ValueError: It will not.
+    """
+    risk, frontier = config.planner.risk, config.frontier
+    if risk is None or config.model.judge != "frontier":
+        return
+    every = _held_out_every(config)
+    num_windows = int((episodes.lengths[every - 1 :: every] // config.model.horizon).sum())
+    needed = math.ceil(2.0 / risk) - 1
+    if min(num_windows, frontier.calibration_episodes) < needed:
+        raise ValueError(
+            f"A risk of {risk:g} needs {needed} calibration_episodes and as many windows of "
+            f"held-out data; there are {frontier.calibration_episodes} and {num_windows}. Use more "
+            "data, a larger risk, or risk=None for no margin."
+        )
 
 
 def num_stage_steps(planner: FrontierPlanner) -> int:
@@ -104,8 +135,7 @@ def _fit_models(
     planner: FrontierPlanner, pieces: Pieces, stages: Stages, before: int
 ) -> tuple[dict[str, list[float]], list[dict[str, float]]]:
     config, dynamics = planner.config.frontier, planner.networks.dynamics
-    every = max(2, round(1.0 / config.held_out_share))
-    held_out = pieces.episode % every == every - 1
+    held_out = _held_out(planner, pieces)
     rows = torch.arange(len(pieces), device=held_out.device)
     loss = DynamicsLoss(pieces, rows[~held_out], config.model_batch_size)
     loss.standardize(dynamics)
@@ -123,6 +153,16 @@ def _fit_models(
     shares = unexplained_shares(dynamics, pieces, rows[held_out], planner.config.model.horizon)
     dynamics.trusted_steps.fill_(trusted_steps(shares, config.model_tolerance))
     return shares, history
+
+
+def _held_out(planner: FrontierPlanner, pieces: Pieces) -> Tensor:
+    """Which transitions the models are not trained on: those of every few episodes."""
+    every = _held_out_every(planner.config)
+    return pieces.episode % every == every - 1
+
+
+def _held_out_every(config: TrebiConfig) -> int:
+    return max(2, round(1.0 / config.frontier.held_out_share))
 
 
 def _set_scales(critic: FrontierCritic, episodes: Episodes, planner: FrontierPlanner) -> None:
@@ -173,10 +213,10 @@ def _fit_critic(
 
 def _calibrate(
     planner: FrontierPlanner, pieces: Pieces, episodes: Episodes, stages: Stages, before: int
-) -> Tensor:
+) -> Calibration | None:
     num, act_dim = planner.config.frontier.calibration_episodes, planner.task.act_dim
     if num == 0:
-        return torch.zeros(0)
+        return None
     generator = torch.Generator(pieces.obs.device).manual_seed(stages.seed)
     starts = torch.tensor(np.cumsum(episodes.lengths) - episodes.lengths)
     chosen = starts[torch.arange(num) * len(starts) // num]
@@ -187,7 +227,7 @@ def _calibrate(
         rows = torch.arange(len(obs), device=obs.device)
         return choice.trajectories[rows, choice.chosen, 0, :act_dim]
 
-    return imagined_overspend(
+    overspend = imagined_overspend(
         policy,
         planner.networks.dynamics,
         pieces.obs[chosen.to(pieces.obs.device)],
@@ -196,6 +236,9 @@ def _calibrate(
         planner.networks.critic.cost_discount,
         stages.progress_after(before),
     )
+    held_out = torch.nonzero(_held_out(planner, pieces))[:, 0]
+    underestimate = underestimated_costs(planner.networks.dynamics, pieces, held_out)
+    return Calibration(overspend.cpu(), underestimate.cpu())
 
 
 def _imagined_steps(planner: FrontierPlanner) -> int:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from safe_diffusion_agent.trebi.dynamics import DynamicsEnsemble, roll_out
+from safe_diffusion_agent.trebi.dynamics import DynamicsEnsemble, Piece, roll_out
 from safe_diffusion_agent.trebi.pieces import Pieces
 
 MAX_ROLLOUTS = 2_000  # held-out rollouts that the errors are measured on
@@ -74,7 +74,44 @@ def unexplained_shares(
     starts = starts[:: max(1, len(starts) // MAX_ROLLOUTS)]
     if len(starts) == 0:
         return {"observation": [], "return": [], "cost": []}
-    steps = starts[:, None] + torch.arange(horizon, device=rows.device)
+    piece, steps = _replay(dynamics, pieces, starts, horizon)
+    truth = {
+        "observation": (piece.observations, pieces.next_obs[steps]),
+        "return": (piece.returns, pieces.rewards[steps].cumsum(dim=1)),
+        "cost": (piece.costs, pieces.costs[steps].cumsum(dim=1)),
+    }
+    return {name: _share(*pair).tolist() for name, pair in truth.items()}
+
+
+@torch.no_grad()
+def underestimated_costs(dynamics: DynamicsEnsemble, pieces: Pieces, rows: Tensor) -> Tensor:
+    """Cost less predicted cost of windows of `dynamics.trusted_steps` that do not overlap.
+
+    Args:
+        dynamics: The models.
+        pieces: The data.
+        rows: Indices of transitions that the models were not trained on.
+
+    Returns:
+        `(m,)`, one score per window.
+    """
+    horizon = int(dynamics.trusted_steps)
+    first = pieces.steps_left(rows) % horizon == 0
+    piece, steps = _replay(dynamics, pieces, rows[first], horizon)
+    return pieces.costs[steps].sum(dim=1) - piece.costs[:, -1]
+
+
+def trusted_steps(shares: dict[str, list[float]], tolerance: float) -> int:
+    """For how many steps every unexplained share stays within the tolerance; at least 1."""
+    worst = [max(of_step) for of_step in zip(*shares.values(), strict=True)]
+    return max(1, next((i for i, share in enumerate(worst) if share > tolerance), len(worst)))
+
+
+def _replay(
+    dynamics: DynamicsEnsemble, pieces: Pieces, starts: Tensor, horizon: int
+) -> tuple[Piece, Tensor]:
+    """What the models make of the logged actions, and the rows of those, `(N, horizon)`."""
+    steps = starts[:, None] + torch.arange(horizon, device=starts.device)
     actions = pieces.actions[steps]
     piece = roll_out(
         dynamics,
@@ -84,18 +121,7 @@ def unexplained_shares(
         discount=1.0,
         cost_discount=1.0,
     )
-    truth = {
-        "observation": (piece.observations, pieces.next_obs[steps]),
-        "return": (piece.returns, pieces.rewards[steps].cumsum(dim=1)),
-        "cost": (piece.costs, pieces.costs[steps].cumsum(dim=1)),
-    }
-    return {name: _share(*pair).tolist() for name, pair in truth.items()}
-
-
-def trusted_steps(shares: dict[str, list[float]], tolerance: float) -> int:
-    """For how many steps every unexplained share stays within the tolerance; at least 1."""
-    worst = [max(of_step) for of_step in zip(*shares.values(), strict=True)]
-    return max(1, next((i for i, share in enumerate(worst) if share > tolerance), len(worst)))
+    return piece, steps
 
 
 def _share(predicted: Tensor, true: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ HANGING = np.array([-1.0, 0.0, 0.0], np.float32)
 QUICKLY = {
     "num_steps": 30, "batch_size": 32, "model_steps": 40, "critic_steps": 30,
     "critic_batch_size": 32, "num_branches": 60, "branch_interval": 10,
-    "calibration_episodes": 20, "horizon": 8, "num_candidates": 4,
+    "calibration_episodes": 20, "horizon": 8, "num_candidates": 4, "risk": 0.1,
 }  # fmt: skip
 
 
@@ -215,19 +215,29 @@ def test_plans_include_the_critics_own(frontier_agent):
 
 
 def test_risk_sets_the_margin(frontier_agent, tmp_path):
-    scores = frontier_agent.overspend.sort().values
-    assert len(scores) == 20
-    assert frontier_agent.margin == pytest.approx(max(0.0, float(scores[19])))  # ceil(21 * 0.95)
+    calibration = frontier_agent.calibration
+    overspend = calibration.overspend.sort().values
+    underestimate = calibration.underestimate.sort().values
+    assert len(overspend) == 20 and len(underestimate) >= 20  # of two held-out episodes
     frontier_agent.save(tmp_path)
-    bold = TrebiAgent.load(tmp_path, risk=0.5)
-    assert bold.margin == pytest.approx(max(0.0, float(scores[10]))) and bold.margin < 60
+    for risk, overspend_rank in ((0.1, 20), (0.5, 16)):  # ceil(21 (1 - risk / 2))
+        rank = math.ceil((len(underestimate) + 1) * (1 - risk / 2))
+        expected = max(0, overspend[overspend_rank - 1]) + max(0, underestimate[rank - 1])
+        agent = TrebiAgent.load(tmp_path, risk=risk)
+        assert agent.margin == pytest.approx(float(expected))
     assert TrebiAgent.load(tmp_path, risk=None).margin == 0.0
-    with pytest.raises(ValueError, match="calibration episodes"):
+    with pytest.raises(ValueError, match="larger risk"):
         TrebiAgent.load(tmp_path, risk=0.001)
     again = TrebiAgent.load(tmp_path)
     np.testing.assert_array_equal(
         again.act(HANGING, 10.0, 100), TrebiAgent.load(tmp_path).act(HANGING, 10.0, 100)
     )
+
+
+def test_too_small_a_risk_is_refused_before_the_training(tiny_episodes):
+    config = preset_config("frontier", "safe/Pendulum-v0", **(QUICKLY | {"risk": 0.01}))
+    with pytest.raises(ValueError, match="needs 199 calibration_episodes.*there are 20 and 50"):
+        fit(tiny_episodes, config, progress=pytest.fail)
 
 
 def test_model_errors_travel_with_the_agent(frontier_agent, tmp_path):
