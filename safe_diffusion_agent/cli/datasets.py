@@ -30,21 +30,22 @@ def collect(
     all_datasets: Annotated[
         bool, typer.Option("--all", help="Every dataset of the paper.")
     ] = False,
-    scale: Annotated[float, typer.Option(help="With --all: share of the paper's sizes.")] = 1.0,
+    max_steps: Annotated[
+        int | None, typer.Option(help="With --all: most steps of each dataset, and of its SAC.")
+    ] = None,
     jobs: Annotated[int, typer.Option(help="With --all: processes side by side.")] = 1,
 ) -> None:
     """Train an unconstrained SAC and store what it saw, or its policy's episodes, as a dataset."""
     from safe_diffusion_agent.collection import CollectConfig
     from safe_diffusion_agent.collection import collect as collect_dataset
-    from safe_diffusion_agent.manifest import MANIFEST, collect_all, scaled
+    from safe_diffusion_agent.manifest import MANIFEST, capped, collect_all
 
     if all_datasets == (env_id is not None):
         raise ValueError("Name one task, or give --all.")
     if env_id is None:
+        configs = MANIFEST if max_steps is None else capped(MANIFEST, max_steps)
         with progress_bars() as progress:
-            ids = collect_all(
-                scaled(MANIFEST, scale), jobs=jobs, overwrite=overwrite, progress=progress
-            )
+            ids = collect_all(configs, jobs=jobs, overwrite=overwrite, progress=progress)
     else:
         config = CollectConfig(
             env_id=env_id, quality=quality, num_steps=steps, train_steps=train_steps, seed=seed

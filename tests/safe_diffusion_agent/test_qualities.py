@@ -19,10 +19,11 @@ from safe_diffusion_agent.collection import (
 )
 from safe_diffusion_agent.data import load_episodes
 from safe_diffusion_agent.errors import DatasetError, UnknownNameError
-from safe_diffusion_agent.manifest import MANIFEST, collect_all, scaled
+from safe_diffusion_agent.manifest import MANIFEST, capped, collect_all
 from safe_diffusion_agent.recorder import episode_seed
 from safe_diffusion_agent.rollouts import NUM_ENVS, roll_out
 from safe_diffusion_agent.sac import SacTraining, Snapshot
+from safe_envs import TASKS
 
 ENV_ID = "safe/Pendulum-v0"
 
@@ -160,13 +161,16 @@ def test_several_are_collected_side_by_side(tmp_path, monkeypatch):
         collect_all(configs, jobs=0)
 
 
-def test_manifest_names_every_dataset_once_and_scales():
+def test_manifest_names_every_dataset_once_and_can_be_capped():
     ids = [default_dataset_id(config.env_id, config.quality) for config in MANIFEST]
-    assert len(ids) == len(set(ids))
-    for config, small in zip(MANIFEST, scaled(MANIFEST, 0.5), strict=True):
-        assert small.num_steps == config.num_steps // 2
-    with pytest.raises(ValueError, match="scale should be in"):
-        scaled(MANIFEST, 0.0)
+    assert len(ids) == len(set(ids)) == 13
+    assert {config.env_id for config in MANIFEST} == set(TASKS)
+    for config, small in zip(MANIFEST, capped(MANIFEST, 50_000), strict=True):
+        assert small.num_steps == min(config.num_steps, 50_000)
+        assert small.sac_steps == min(config.sac_steps, 50_000)
+        assert (small.env_id, small.quality) == (config.env_id, config.quality)
+    with pytest.raises(ValueError, match="at least one episode"):
+        capped(MANIFEST, 100)
 
 
 def test_card_has_the_datasets_numbers(datasets, tmp_path):
