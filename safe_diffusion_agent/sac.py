@@ -20,6 +20,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from safe_diffusion_agent.checkpoint import load_checkpoint, save_checkpoint, write_atomically
 from safe_diffusion_agent.errors import CheckpointError
 from safe_diffusion_agent.recorder import Episode, EpisodeRecorder, read_episodes, save_episodes
+from safe_envs import task_spec
 
 # What differs from Stable-Baselines3's defaults, with its source.
 AUTHORS_SETTINGS = {"learning_rate": 1e-3}  # the data script of TREBI's authors, for all its tasks
@@ -60,7 +61,7 @@ class Snapshot:
     Attributes:
         step: Environment steps that it was trained for.
         mean_return: Undiscounted.
-        mean_cost: Undiscounted.
+        mean_cost: Discounted by the task's gamma_c, as its budgets are.
         num_episodes: Evaluated episodes.
     """
 
@@ -136,10 +137,12 @@ class SacTraining:
                 observation, _, terminated, truncated, _ = recorder.step(action)
                 done = terminated or truncated
         recorder.close()
+        discount = task_spec(self.env_id).cost_discount
+        costs = [e["costs"] @ discount ** np.arange(len(e["costs"])) for e in recorder.finished]
         snapshot = Snapshot(
             step=self.model.num_timesteps,
             mean_return=float(np.mean([e["rewards"].sum() for e in recorder.finished])),
-            mean_cost=float(np.mean([e["costs"].sum() for e in recorder.finished])),
+            mean_cost=float(np.mean(costs)),
             num_episodes=num_episodes,
         )
         save_checkpoint(
