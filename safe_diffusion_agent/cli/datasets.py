@@ -1,5 +1,6 @@
 """Commands on datasets: `trebi collect`, `describe`, `import`, `max-budget`."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -43,7 +44,8 @@ def collect(
     if all_datasets == (env_id is not None):
         raise ValueError("Name one task, or give --all.")
     if env_id is None:
-        configs = MANIFEST if max_steps is None else capped(MANIFEST, max_steps)
+        configs = [replace(config, seed=seed) for config in MANIFEST]
+        configs = configs if max_steps is None else capped(configs, max_steps)
         with progress_bars() as progress:
             ids = collect_all(configs, jobs=jobs, overwrite=overwrite, progress=progress)
     else:
@@ -62,10 +64,12 @@ def collect(
     console.print("Datasets: " + ", ".join(ids))
 
 
-@app.command(epilog="Example: trebi describe safe-envs/pendulum/sac-replay-v0 --out runs/cards")
+@app.command(epilog="Example: trebi describe safe-envs/pendulum/sac-replay-v0 --out runs/card")
 def describe(
     dataset_id: Annotated[str, typer.Argument(help="Minari id of a dataset with costs.")],
-    out: Annotated[Path, typer.Option(help="Folder of the card.")] = Path("runs/cards"),
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the card; else the dataset's own.")
+    ] = None,
     cost_key: CostKey = "infos/cost",
 ) -> None:
     """Write the card of a dataset: what is in it, and which budgets it can teach."""
@@ -120,7 +124,13 @@ def max_budget(
 
     loaded = None if agent is None else TrebiAgent.load(agent)
     with progress_bar("measure") as progress:
-        value = measure_max_budget(
+        measured = measure_max_budget(
             dataset_id, loaded, num_episodes=episodes, seed=seed, progress=progress
         )
-    console.print(f"Maximum budget of {dataset_id}: {value:.4g}")
+    value, source = measured["max_budget"], measured["max_budget_source"]
+    console.print(f"Maximum budget of {dataset_id}: {value:.4g} ({source}). Stored with it.")
+    if measured["paper_max_budget"] is not None:
+        console.print(
+            f"The paper's (Table 2): {measured['paper_max_budget']:g}. It is for other data: of "
+            "another training of SAC, other sizes or, for MuJoCo tasks, D4RL's."
+        )
