@@ -13,20 +13,27 @@ import numpy.typing as npt
 from minari.storage.datasets_root_dir import get_dataset_path
 
 from safe_diffusion_agent.checkpoint import write_text
-from safe_diffusion_agent.data import Episodes, load_episodes
+from safe_diffusion_agent.data import CostFunction, Episodes, load_episodes
 from safe_diffusion_agent.figures import draw_dataset
 from safe_diffusion_agent.statistics import wilson_interval
 
 RATIOS = (0.2, 0.4, 0.6, 0.8, 1.0)
 
 
-def describe(dataset_id: str, out: Path | None = None, *, cost_key: str = "infos/cost") -> Path:
+def describe(
+    dataset_id: str,
+    out: Path | None = None,
+    *,
+    cost_key: str = "infos/cost",
+    cost_fn: CostFunction | None = None,
+) -> Path:
     """Writes the card of a dataset: `card.md` and `card.png`.
 
     Args:
         dataset_id: Minari id.
         out: Folder of the card. None takes the dataset's own.
         cost_key: See `load_episodes`.
+        cost_fn: See `load_episodes`.
 
     Returns:
         The Markdown file.
@@ -34,7 +41,7 @@ def describe(dataset_id: str, out: Path | None = None, *, cost_key: str = "infos
     Raises:
         DatasetError: See `load_episodes`.
     """
-    episodes = load_episodes(dataset_id, cost_key=cost_key)
+    episodes = load_episodes(dataset_id, cost_key=cost_key, cost_fn=cost_fn)
     folder = get_dataset_path(dataset_id) if out is None else out
     draw_dataset(
         episodes.episode_returns,
@@ -72,7 +79,7 @@ def card(episodes: Episodes, picture: str) -> str:
     of_cost = "episode cost" if episodes.cost_discount == 1 else "discounted episode cost"
     facts = [
         ("environment", episodes.env_id),
-        ("made by", metadata.get("algorithm", "unknown")),
+        ("made by", metadata.get("algorithm", metadata.get("algorithm_name", "unknown"))),
         ("steps", f"{len(episodes.rewards):,}"),
         ("episodes", f"{len(episodes.lengths):,} ({episodes.terminated.mean():.0%} terminated)"),
         ("cost of a step", metadata.get("cost", "unknown")),

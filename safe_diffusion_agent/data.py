@@ -184,7 +184,7 @@ def _episode_costs(
         available = ", ".join(f"infos/{key}" for key in infos) or "none"
         raise DatasetError(
             f"The dataset {dataset_id!r} has no costs at {cost_key!r} (infos there: {available}). "
-            "Give the right cost_key, or collect with an environment that reports info['cost']."
+            "Give the right cost_key, or a cost_fn that computes them."
         )
     return np.asarray(infos[name], np.float64)[1:]
 

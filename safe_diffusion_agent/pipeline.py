@@ -188,6 +188,8 @@ def measure_max_budget(
     *,
     num_episodes: int = 60,
     seed: int = 0,
+    cost_key: str = "infos/cost",
+    cost_fn: CostFunction | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Computes the maximum budget of a dataset by the paper's rules (App. D), and stores it.
@@ -199,6 +201,8 @@ def measure_max_budget(
             the rule for MuJoCo tasks.
         num_episodes: Episodes of the agent.
         seed: Of the agent's episodes.
+        cost_key: See `load_episodes`.
+        cost_fn: See `load_episodes`.
         progress: See `rollout`.
 
     Returns:
@@ -208,7 +212,7 @@ def measure_max_budget(
     Raises:
         ValueError: The dataset names no environment that the agent could plan in.
     """
-    episodes = load_episodes(dataset_id)
+    episodes = load_episodes(dataset_id, cost_key=cost_key, cost_fn=cost_fn)
     if agent is None:
         max_budget, source = float(episodes.discounted_costs.mean()), "mean cost of its episodes"
     else:

@@ -71,11 +71,14 @@ def describe(
         Path | None, typer.Option(help="Folder of the card; else the dataset's own.")
     ] = None,
     cost_key: CostKey = "infos/cost",
+    cost_fn: CostFn = None,
 ) -> None:
     """Write the card of a dataset: what is in it, and which budgets it can teach."""
     from safe_diffusion_agent.cards import describe as describe_dataset
 
-    console.print(f"Card: {describe_dataset(dataset_id, out, cost_key=cost_key)}")
+    function = parse_function(cost_fn)
+    path = describe_dataset(dataset_id, out, cost_key=cost_key, cost_fn=function)
+    console.print(f"Card: {path}")
 
 
 @app.command(
@@ -117,6 +120,8 @@ def max_budget(
     ] = None,
     episodes: Annotated[int, typer.Option(help="Episodes of the agent.")] = 60,
     seed: Seed = 0,
+    cost_key: CostKey = "infos/cost",
+    cost_fn: CostFn = None,
 ) -> None:
     """Compute the maximum budget of a dataset by the paper's rules, and store it with it."""
     from safe_diffusion_agent import TrebiAgent
@@ -125,7 +130,13 @@ def max_budget(
     loaded = None if agent is None else TrebiAgent.load(agent)
     with progress_bar("measure") as progress:
         measured = measure_max_budget(
-            dataset_id, loaded, num_episodes=episodes, seed=seed, progress=progress
+            dataset_id,
+            loaded,
+            num_episodes=episodes,
+            seed=seed,
+            cost_key=cost_key,
+            cost_fn=parse_function(cost_fn),
+            progress=progress,
         )
     value, source = measured["max_budget"], measured["max_budget_source"]
     console.print(f"Maximum budget of {dataset_id}: {value:.4g} ({source}). Stored with it.")
