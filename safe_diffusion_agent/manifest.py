@@ -32,12 +32,16 @@ MANIFEST: tuple[CollectConfig, ...] = (
 NamedProgress = Callable[..., None]
 
 
-def capped(configs: Sequence[CollectConfig], max_steps: int) -> list[CollectConfig]:
+def capped(configs: Sequence[CollectConfig], max_steps: int | None) -> list[CollectConfig]:
     """The same datasets with at most `max_steps` steps each, and in the training of their SAC.
+
+    None leaves them as they are.
 
     Raises:
         ValueError: See `CollectConfig`.
     """
+    if max_steps is None:
+        return list(configs)
     return [
         replace(
             config,

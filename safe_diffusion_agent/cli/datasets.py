@@ -28,9 +28,7 @@ def collect(
         Path | None, typer.Option(help="Folder for what an interrupted collection needs.")
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace another dataset of that id.")] = False,
-    all_datasets: Annotated[
-        bool, typer.Option("--all", help="Every dataset of the paper.")
-    ] = False,
+    all_datasets: Annotated[bool, typer.Option("--all", help="All datasets of the paper.")] = False,
     max_steps: Annotated[
         int | None, typer.Option(help="With --all: most steps of each dataset, and of its SAC.")
     ] = None,
@@ -44,8 +42,7 @@ def collect(
     if all_datasets == (env_id is not None):
         raise ValueError("Name one task, or give --all.")
     if env_id is None:
-        configs = [replace(config, seed=seed) for config in MANIFEST]
-        configs = configs if max_steps is None else capped(configs, max_steps)
+        configs = [replace(config, seed=seed) for config in capped(MANIFEST, max_steps)]
         with progress_bars() as progress:
             ids = collect_all(configs, jobs=jobs, overwrite=overwrite, progress=progress)
     else:
@@ -60,7 +57,7 @@ def collect(
                 overwrite=overwrite,
                 progress=progress,
             )
-        ids = [made]
+            ids = [made]
     console.print("Datasets: " + ", ".join(ids))
 
 

@@ -170,6 +170,7 @@ def test_manifest_names_every_dataset_once_and_can_be_capped():
         assert small.num_steps == min(config.num_steps, 50_000)
         assert small.sac_steps == min(config.sac_steps, 50_000)
         assert (small.env_id, small.quality) == (config.env_id, config.quality)
+    assert capped(MANIFEST, None) == list(MANIFEST)
     with pytest.raises(ValueError, match="at least one episode"):
         capped(MANIFEST, 100)
 
