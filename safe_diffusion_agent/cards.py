@@ -10,22 +10,30 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from minari.storage.datasets_root_dir import get_dataset_path
 
 from safe_diffusion_agent.checkpoint import write_text
-from safe_diffusion_agent.data import Episodes, load_episodes
+from safe_diffusion_agent.data import CostFunction, Episodes, load_episodes
 from safe_diffusion_agent.figures import draw_dataset
 from safe_diffusion_agent.statistics import wilson_interval
 
 RATIOS = (0.2, 0.4, 0.6, 0.8, 1.0)
 
 
-def describe(dataset_id: str, out: Path, *, cost_key: str = "infos/cost") -> Path:
-    """Writes the card of a dataset: `<name>.md` and `<name>.png`.
+def describe(
+    dataset_id: str,
+    out: Path | None = None,
+    *,
+    cost_key: str = "infos/cost",
+    cost_fn: CostFunction | None = None,
+) -> Path:
+    """Writes the card of a dataset: `card.md` and `card.png`.
 
     Args:
         dataset_id: Minari id.
-        out: Folder of the card.
+        out: Folder of the card. None takes the dataset's own.
         cost_key: See `load_episodes`.
+        cost_fn: See `load_episodes`.
 
     Returns:
         The Markdown file.
@@ -33,21 +41,20 @@ def describe(dataset_id: str, out: Path, *, cost_key: str = "infos/cost") -> Pat
     Raises:
         DatasetError: See `load_episodes`.
     """
-    episodes = load_episodes(dataset_id, cost_key=cost_key)
-    name = "-".join(dataset_id.split("/")[1:] or [dataset_id])
+    episodes = load_episodes(dataset_id, cost_key=cost_key, cost_fn=cost_fn)
+    folder = get_dataset_path(dataset_id) if out is None else out
     draw_dataset(
         episodes.episode_returns,
         episodes.discounted_costs,
         max_budget=episodes.max_budget,
         ratios=RATIOS,
         snapshots=episodes.metadata.get("snapshots", []),
-        path=out / f"{name}.png",
-        title=f"{dataset_id}: {len(episodes.lengths)} episodes",
+        path=folder / "card.png",
+        title=f"{dataset_id}: {len(episodes.lengths):,} episodes",
         discounted=episodes.cost_discount < 1.0,
     )
-    path = out / f"{name}.md"
-    write_text(path, card(episodes, f"{name}.png"))
-    return path
+    write_text(folder / "card.md", card(episodes, "card.png"))
+    return folder / "card.md"
 
 
 def budget_shares(costs: npt.NDArray[np.float64], max_budget: float) -> list[dict[str, Any]]:
@@ -72,14 +79,14 @@ def card(episodes: Episodes, picture: str) -> str:
     of_cost = "episode cost" if episodes.cost_discount == 1 else "discounted episode cost"
     facts = [
         ("environment", episodes.env_id),
-        ("made by", metadata.get("algorithm", "unknown")),
+        ("made by", metadata.get("algorithm", metadata.get("algorithm_name", "unknown"))),
         ("steps", f"{len(episodes.rewards):,}"),
         ("episodes", f"{len(episodes.lengths):,} ({episodes.terminated.mean():.0%} terminated)"),
         ("cost of a step", metadata.get("cost", "unknown")),
         ("cost discount", f"{episodes.cost_discount:g}"),
         ("maximum budget", _max_budget(episodes)),
         ("fingerprint", episodes.fingerprint),
-        ("settings", metadata.get("collect_config", "unknown")),
+        ("settings", _settings(metadata)),
     ]
     behavior = metadata.get("behavior_policy")
     if behavior:
@@ -108,10 +115,17 @@ def card(episodes: Episodes, picture: str) -> str:
 
 
 def _max_budget(episodes: Episodes) -> str:
-    source = episodes.metadata.get("max_budget_source")
-    text = f"{episodes.max_budget:.4g}" + (f" ({source})" if source else "")
+    source = episodes.metadata.get("max_budget_source", "mean cost of its episodes")
+    text = f"{episodes.max_budget:.4g} ({source})"
     paper = episodes.metadata.get("paper_max_budget")
-    return text if paper is None else f"{text}; the paper's, for its own data: {paper:g}"
+    if paper is None or paper == episodes.max_budget:
+        return text
+    return f"{text}; the paper's, for its own data (Table 2): {paper:g}"
+
+
+def _settings(metadata: dict[str, Any]) -> str:
+    config = metadata.get("collect_config", {})
+    return ", ".join(f"{name} {value}" for name, value in config.items()) or "unknown"
 
 
 def _spread(values: npt.ArrayLike) -> list[str]:

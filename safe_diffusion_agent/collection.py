@@ -92,6 +92,13 @@ def default_dataset_id(env_id: str, quality: str = "replay") -> str:
     return f"safe-envs/{name.lower()}/{'sac-replay' if quality == 'replay' else quality}-v0"
 
 
+def paper_max_budget(env_id: str, quality: str) -> float | None:
+    """Maximum budget of the paper's dataset (Table 2), or None if it has no such dataset."""
+    spec = task_spec(env_id)
+    main_quality = "medium-replay" if spec.other_max_budgets else "replay"
+    return ({main_quality: spec.max_budget} | dict(spec.other_max_budgets)).get(quality)
+
+
 def default_state_dir(config: CollectConfig) -> Path:
     """Folder of a collection; the qualities of one training share it, and so the training."""
     name = default_dataset_id(config.env_id).split("/")[1]
@@ -146,13 +153,12 @@ def collect(
             "cost_function": _cost_function(training.env),
             "cost_key": "infos/cost",
             "cost_discount": spec.cost_discount,
-            "max_budget": spec.max_budget,
             "max_episode_steps": spec.max_episode_steps,
             "behavior_policy": asdict(behavior)
             | {"name": f"SAC after {behavior.step} steps, deterministic"},
             "snapshots": [asdict(snapshot) for snapshot in training.snapshots],
             "provenance": provenance(),
-        }
+        } | _budgets(config)
         write_dataset(dataset_id, spec.id, episodes, metadata)
     return dataset_id
 
@@ -220,6 +226,14 @@ def _random_return(env_id: str, seed: int, num_episodes: int = 5) -> float:
             done = terminated or truncated
     recorder.close()
     return float(np.mean([episode["rewards"].sum() for episode in recorder.finished]))
+
+
+def _budgets(config: CollectConfig) -> dict[str, Any]:
+    budget = paper_max_budget(config.env_id, config.quality)
+    if budget is None:
+        return {}
+    source = "the paper's, for its own data (Table 2)"
+    return {"max_budget": budget, "max_budget_source": source, "paper_max_budget": budget}
 
 
 def _cost_function(env: gym.Env[Any, Any]) -> str | None:

@@ -40,7 +40,7 @@ class Episodes:
         max_episode_steps: Time limit of an episode, or None.
         cost_discount: gamma_c.
         max_budget: Largest budget of the evaluation protocol, in cost units: the one stored with
-            the dataset, else the mean cost of an episode (Lin et al. 2023, App. D).
+            the dataset, else the mean of `discounted_costs` (Lin et al. 2023, App. D).
         metadata: Everything else that is stored with the dataset.
     """
 
@@ -72,8 +72,7 @@ class Episodes:
     @property
     def discounted_costs(self) -> npt.NDArray[np.float64]:
         """Cost of each episode, discounted by the task's gamma_c, `(E,)`."""
-        position = np.arange(len(self.costs)) - np.repeat(self._first_steps, self.lengths)
-        return np.add.reduceat(self.costs * self.cost_discount**position, self._first_steps)
+        return discounted_sums(self.costs, self.lengths, self.cost_discount)
 
     @property
     def fingerprint(self) -> str:
@@ -86,6 +85,15 @@ class Episodes:
     @property
     def _first_steps(self) -> npt.NDArray[np.int64]:
         return np.concatenate([[0], np.cumsum(self.lengths)[:-1]])
+
+
+def discounted_sums(
+    values: npt.NDArray[np.float64], lengths: npt.NDArray[np.int64], discount: float
+) -> npt.NDArray[np.float64]:
+    """Sum over each episode of `values` `(N,)`, discounted from its first step, `(E,)`."""
+    first_steps = np.cumsum(lengths) - lengths
+    position = np.arange(len(values)) - np.repeat(first_steps, lengths)
+    return np.add.reduceat(values * discount**position, first_steps)
 
 
 def load_episodes(
@@ -101,7 +109,7 @@ def load_episodes(
 
     Raises:
         DatasetError: There is no such dataset, it has no costs, other spaces, NaNs, or episodes
-            whose parts do not fit together; the message says where.
+            whose parts do not fit together or that are not whole; the message says where.
     """
     try:
         dataset = minari.load_dataset(dataset_id)
@@ -109,18 +117,12 @@ def load_episodes(
         nearest = difflib.get_close_matches(dataset_id, minari.list_local_datasets(), 1, 0.0)
         hint = f" Did you mean {nearest[0]!r}?" if nearest else " Collect one with `trebi collect`."
         raise DatasetError(f"There is no local Minari dataset {dataset_id!r}.{hint}") from error
-    spaces = {"observation": dataset.observation_space, "action": dataset.action_space}
-    for name, space in spaces.items():
-        if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1:
-            raise DatasetError(
-                f"The {name} space of {dataset_id!r} should be a one-dimensional Box, "
-                f"but is {space}."
-            )
+    _check_spaces(dataset)
     parts: dict[str, list[Any]] = {"observations": [], "actions": [], "rewards": [], "costs": []}
     lengths, terminated = [], []
     for episode in dataset.iterate_episodes():
         costs = _episode_costs(episode, cost_key, cost_fn, dataset_id)
-        _check_episode(episode, costs, dataset_id)
+        _check_episode(episode, costs, dataset)
         parts["observations"].append(np.asarray(episode.observations, np.float32))
         parts["actions"].append(np.asarray(episode.actions, np.float32))
         parts["rewards"].append(np.asarray(episode.rewards, np.float64))
@@ -131,8 +133,11 @@ def load_episodes(
         raise DatasetError(f"The dataset {dataset_id!r} has no episodes.")
     metadata = {k: v for k, v in dataset.storage.metadata.items() if not k.endswith("_space")}
     env_spec = dataset.env_spec
+    arrays = {name: np.concatenate(parts.pop(name)) for name in list(parts)}
+    cost_discount = float(metadata.get("cost_discount", 1.0))
+    mean_cost = discounted_sums(arrays["costs"], np.array(lengths), cost_discount).mean()
     return Episodes(
-        **{name: np.concatenate(arrays) for name, arrays in parts.items()},
+        **arrays,
         lengths=np.array(lengths),
         terminated=np.array(terminated),
         action_low=np.asarray(dataset.action_space.low, np.float32),
@@ -142,12 +147,20 @@ def load_episodes(
         max_episode_steps=metadata.get(
             "max_episode_steps", env_spec.max_episode_steps if env_spec is not None else None
         ),
-        cost_discount=float(metadata.get("cost_discount", 1.0)),
-        max_budget=float(
-            metadata.get("max_budget", np.concatenate(parts["costs"]).sum() / len(lengths))
-        ),
+        cost_discount=cost_discount,
+        max_budget=float(metadata.get("max_budget", mean_cost)),
         metadata=metadata,
     )
+
+
+def _check_spaces(dataset: minari.MinariDataset) -> None:
+    spaces = {"observation": dataset.observation_space, "action": dataset.action_space}
+    for name, space in spaces.items():
+        if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1:
+            raise DatasetError(
+                f"The {name} space of {dataset.id!r} should be a one-dimensional Box, "
+                f"but is {space}."
+            )
 
 
 def _episode_costs(
@@ -171,32 +184,45 @@ def _episode_costs(
         available = ", ".join(f"infos/{key}" for key in infos) or "none"
         raise DatasetError(
             f"The dataset {dataset_id!r} has no costs at {cost_key!r} (infos there: {available}). "
-            "Give the right cost_key, or collect with an environment that reports info['cost']."
+            "Give the right cost_key, or a cost_fn that computes them."
         )
     return np.asarray(infos[name], np.float64)[1:]
 
 
-def _check_episode(episode: Any, costs: npt.NDArray[np.float64], dataset_id: str) -> None:
+def _check_episode(
+    episode: Any, costs: npt.NDArray[np.float64], dataset: minari.MinariDataset
+) -> None:
     num_steps = len(episode.rewards)
-    where = f"Episode {episode.id} of {dataset_id!r}"
+    where = f"Episode {episode.id} of {dataset.id!r}"
     found = {
         "observations": len(episode.observations) - 1,
         "actions": len(episode.actions),
         "costs": len(costs),
+        "terminations": len(episode.terminations),
+        "truncations": len(episode.truncations),
     }
     for name, count in found.items():
         if num_steps == 0 or count != num_steps:
             raise DatasetError(
                 f"{where} has {num_steps} rewards, but its {name} are for {count} steps."
             )
+    ends = np.flatnonzero(np.logical_or(episode.terminations, episode.truncations))
+    if ends.tolist() != [num_steps - 1]:
+        raise DatasetError(
+            f"{where} should be terminated or truncated at its last step, {num_steps - 1}, and "
+            f"nowhere before. It is at {', '.join(map(str, ends[:3])) or 'none'}."
+        )
     checked = {
-        "observations": episode.observations,
-        "actions": episode.actions,
-        "rewards": episode.rewards,
-        "costs": costs,
+        "observations": (episode.observations, dataset.observation_space.shape),
+        "actions": (episode.actions, dataset.action_space.shape),
+        "rewards": (episode.rewards, ()),
+        "costs": (costs, ()),
     }
-    for name, array in checked.items():
-        finite = np.isfinite(np.asarray(array, np.float64).reshape(len(array), -1)).all(axis=1)
+    for name, (array, shape) in checked.items():
+        array = np.asarray(array)
+        if array.shape[1:] != shape:
+            raise DatasetError(f"{where} has {name} of shape {array.shape[1:]}, not {shape}.")
+        finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
         if not finite.all():
             step = int(np.argmin(finite))
             raise DatasetError(f"{where} has a NaN or infinite value in its {name} at step {step}.")

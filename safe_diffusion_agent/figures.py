@@ -137,6 +137,8 @@ def draw_dataset(
 ) -> None:
     """A dataset at a glance: return against cost, histogram of costs, learning curve.
 
+    Above the budgets stand their ratios, and the share of episodes that are within them.
+
     Args:
         returns: `(E,)`, of the episodes in the order of collection.
         costs: `(E,)`.
@@ -153,10 +155,15 @@ def draw_dataset(
     figure.colorbar(points, ax=scatter, label="episode")
     histogram.hist(costs, bins=40, color=BLUE)
     name = "discounted episode cost" if discounted else "episode cost"
-    for axes in (scatter, histogram):
-        for ratio in ratios:
-            axes.axvline(ratio * max_budget, color=RED, linestyle="--", linewidth=0.8)
-        axes.set_xlabel(f"{name} (red: budgets)")
+    for ratio in ratios:
+        budget = ratio * max_budget
+        labels = (f"{ratio:g}", f"{(costs <= budget).mean():.0%}")
+        for axes, label in zip((scatter, histogram), labels, strict=True):
+            axes.axvline(budget, color=RED, linestyle="--", linewidth=0.8)
+            above = axes.get_xaxis_transform()  # x in costs, y as a share of the height
+            axes.text(budget, 1.01, label, transform=above, color=RED, fontsize=7, ha="center")
+    scatter.set_xlabel(f"{name} (red: budgets / maximum)")
+    histogram.set_xlabel(f"{name} (red: share within)")
     scatter.set_ylabel("return")
     histogram.set_ylabel("episodes")
     if snapshots:

@@ -4,38 +4,49 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import replace
-from itertools import groupby
 from multiprocessing import Manager
 from queue import Empty
 from typing import Any
 
 from safe_diffusion_agent.collection import CollectConfig, collect, default_dataset_id
-from safe_envs import task_spec
 
-# The sizes are the paper's; for the MuJoCo tasks they are D4RL's (medium and expert 1e6 each), with
-# rl-baselines3-zoo's length of training.
-MANIFEST: tuple[CollectConfig, ...] = (CollectConfig(env_id="safe/Pendulum-v0", num_steps=20_000),)
+# The sizes are the paper's; for the MuJoCo tasks they are D4RL's, after a SAC of 1e6 steps.
+MANIFEST: tuple[CollectConfig, ...] = (
+    CollectConfig(env_id="safe/Pendulum-v0", num_steps=20_000),
+    CollectConfig(env_id="safe/Reacher-v0", num_steps=20_000),
+    CollectConfig(env_id="safe/CarCircle-v0", num_steps=1_000_000),
+    CollectConfig(env_id="safe/BallReach-v0", num_steps=1_000_000),
+    *(
+        CollectConfig(
+            env_id=f"safe/{name}-v0", quality=quality, num_steps=steps, train_steps=train_steps
+        )
+        for name in ("HalfCheetah", "Hopper", "Walker2d")
+        for quality, steps, train_steps in (
+            ("medium-replay", 1_000_000, None),
+            ("medium", 1_000_000, 1_000_000),
+            ("medium-expert", 2_000_000, 1_000_000),
+        )
+    ),
+)
 
 NamedProgress = Callable[..., None]
 
 
-def scaled(configs: Sequence[CollectConfig], scale: float) -> list[CollectConfig]:
-    """The same datasets with fewer steps; at least ten episodes of each.
+def capped(configs: Sequence[CollectConfig], max_steps: int | None) -> list[CollectConfig]:
+    """The same datasets with at most `max_steps` steps each, and in the training of their SAC.
+
+    None leaves them as they are.
 
     Raises:
-        ValueError: `scale` is not in (0, 1].
+        ValueError: See `CollectConfig`.
     """
-    if not 0.0 < scale <= 1.0:
-        raise ValueError(f"scale should be in (0, 1]. Received {scale}.")
-
-    def steps(config: CollectConfig, num_steps: int) -> int:
-        return max(int(num_steps * scale), 10 * task_spec(config.env_id).max_episode_steps)
-
+    if max_steps is None:
+        return list(configs)
     return [
         replace(
             config,
-            num_steps=steps(config, config.num_steps),
-            train_steps=None if config.train_steps is None else steps(config, config.train_steps),
+            num_steps=min(config.num_steps, max_steps),
+            train_steps=None if config.train_steps is None else min(config.train_steps, max_steps),
         )
         for config in configs
     ]
@@ -64,11 +75,13 @@ def collect_all(
     """
     if jobs < 1:
         raise ValueError(f"jobs should be positive. Received {jobs}.")
-    groups = [list(group) for _, group in groupby(sorted(configs, key=_training), key=_training)]
+    groups: dict[tuple[str, int, int], list[CollectConfig]] = {}
+    for config in configs:
+        groups.setdefault((config.env_id, config.sac_steps, config.seed), []).append(config)
     with Manager() as manager, ProcessPoolExecutor(jobs) as pool:
         queue = manager.Queue()
         waiting: set[Future[None]] = {
-            pool.submit(_collect_group, group, overwrite, queue) for group in groups
+            pool.submit(_collect_group, group, overwrite, queue) for group in groups.values()
         }
         while waiting:
             finished, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
@@ -76,10 +89,6 @@ def collect_all(
             for future in finished:
                 future.result()
     return [default_dataset_id(config.env_id, config.quality) for config in configs]
-
-
-def _training(config: CollectConfig) -> tuple[str, int, int]:
-    return config.env_id, config.sac_steps, config.seed
 
 
 def _collect_group(configs: list[CollectConfig], overwrite: bool, queue: Any) -> None:

@@ -33,7 +33,6 @@ from safe_diffusion_agent.task import Task
 from safe_diffusion_agent.trebi.agent import TrebiAgent
 from safe_diffusion_agent.trebi.fit import fit
 from safe_diffusion_agent.trebi.presets import preset_config
-from safe_envs import TASKS
 
 Progress = Callable[..., None]
 ProgressOf = Callable[[str], AbstractContextManager[Progress | None]]
@@ -189,8 +188,10 @@ def measure_max_budget(
     *,
     num_episodes: int = 60,
     seed: int = 0,
+    cost_key: str = "infos/cost",
+    cost_fn: CostFunction | None = None,
     progress: Progress | None = None,
-) -> float:
+) -> dict[str, Any]:
     """Computes the maximum budget of a dataset by the paper's rules (App. D), and stores it.
 
     Args:
@@ -200,14 +201,20 @@ def measure_max_budget(
             the rule for MuJoCo tasks.
         num_episodes: Episodes of the agent.
         seed: Of the agent's episodes.
+        cost_key: See `load_episodes`.
+        cost_fn: See `load_episodes`.
         progress: See `rollout`.
 
     Returns:
-        The maximum budget, in cost units (discounted by the task's gamma_c).
+        `"max_budget"` in cost units (discounted by the task's gamma_c), `"max_budget_source"` in
+        words, and `"paper_max_budget"`, the paper's for its own data (Table 2), or None.
+
+    Raises:
+        ValueError: The dataset names no environment that the agent could plan in.
     """
-    episodes = load_episodes(dataset_id)
+    episodes = load_episodes(dataset_id, cost_key=cost_key, cost_fn=cost_fn)
     if agent is None:
-        max_budget, source = float(episodes.discounted_costs.mean()), "mean of the dataset"
+        max_budget, source = float(episodes.discounted_costs.mean()), "mean cost of its episodes"
     else:
         if episodes.env_id is None:
             raise ValueError(f"The dataset {dataset_id!r} names no environment to plan in.")
@@ -217,11 +224,9 @@ def measure_max_budget(
         results = evaluate_policy(agent.act, episodes.env_id, config, progress=progress)
         max_budget = sum(result.cost for result in results) / len(results)
         source = f"unconstrained planning, preset {agent.config.preset}, {num_episodes} episodes"
-    changes: dict[str, Any] = {"max_budget": max_budget, "max_budget_source": source}
-    if episodes.env_id in TASKS:
-        changes["paper_max_budget"] = TASKS[episodes.env_id].max_budget
+    changes = {"max_budget": max_budget, "max_budget_source": source}
     update_metadata(dataset_id, changes)
-    return max_budget
+    return changes | {"paper_max_budget": episodes.metadata.get("paper_max_budget")}
 
 
 def run(

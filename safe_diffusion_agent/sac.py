@@ -20,11 +20,19 @@ from stable_baselines3.common.callbacks import BaseCallback
 from safe_diffusion_agent.checkpoint import load_checkpoint, save_checkpoint, write_atomically
 from safe_diffusion_agent.errors import CheckpointError
 from safe_diffusion_agent.recorder import Episode, EpisodeRecorder, read_episodes, save_episodes
+from safe_envs import task_spec
 
-# Hyperparameters that differ from Stable-Baselines3's defaults, with their source.
+# What differs from Stable-Baselines3's defaults, with its source.
+AUTHORS_SETTINGS = {"learning_rate": 1e-3}  # the data script of TREBI's authors, for all its tasks
+ZOO_MUJOCO_SETTINGS = {"learning_starts": 10_000}  # rl-baselines3-zoo, sac.yml, MuJoCo tasks
 SAC_SETTINGS: dict[str, dict[str, Any]] = {
-    # rl-baselines3-zoo, sac.yml, Pendulum-v1; also the data script of TREBI's authors.
-    "safe/Pendulum-v0": {"learning_rate": 1e-3},
+    "safe/Pendulum-v0": AUTHORS_SETTINGS,  # rl-baselines3-zoo has the same for Pendulum-v1
+    "safe/Reacher-v0": AUTHORS_SETTINGS,
+    "safe/CarCircle-v0": AUTHORS_SETTINGS,
+    "safe/BallReach-v0": AUTHORS_SETTINGS,
+    "safe/HalfCheetah-v0": ZOO_MUJOCO_SETTINGS,
+    "safe/Hopper-v0": ZOO_MUJOCO_SETTINGS,
+    "safe/Walker2d-v0": ZOO_MUJOCO_SETTINGS,
 }
 
 CHECKPOINT_INTERVAL = 1_000  # steps between checkpoints, rounded up to whole episodes
@@ -35,6 +43,17 @@ EVALUATION_SEED_OFFSET = 1_000_000  # evaluated episodes never start like traini
 Progress = Callable[..., None]
 
 
+def sac_settings(env_id: str, num_steps: int) -> dict[str, Any]:
+    """Hyperparameters that differ from Stable-Baselines3's, for a training of `num_steps`.
+
+    The steps of random actions before the training starts are at most a tenth of it.
+    """
+    settings = dict(SAC_SETTINGS.get(env_id, {}))
+    if "learning_starts" in settings:
+        settings["learning_starts"] = min(settings["learning_starts"], num_steps // 10)
+    return settings
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """The policy at some step of its training, evaluated acting deterministically.
@@ -42,7 +61,7 @@ class Snapshot:
     Attributes:
         step: Environment steps that it was trained for.
         mean_return: Undiscounted.
-        mean_cost: Undiscounted.
+        mean_cost: Discounted by the task's gamma_c, as its budgets are.
         num_episodes: Evaluated episodes.
     """
 
@@ -74,9 +93,9 @@ class SacTraining:
     def __init__(self, env_id: str, num_steps: int, seed: int, folder: Path):
         self.num_steps = num_steps
         self.env_id, self.seed, self.folder = env_id, seed, folder
-        self._identity = {"env_id": env_id, "num_steps": num_steps, "seed": seed}
+        settings = sac_settings(env_id, num_steps)
+        self._identity = {"env_id": env_id, "num_steps": num_steps, "seed": seed} | settings
         self.env = EpisodeRecorder(gym.make(env_id), seed)
-        settings = SAC_SETTINGS.get(env_id, {})
         self.model = SAC(
             "MlpPolicy", self.env, buffer_size=num_steps, seed=seed, device="cpu", **settings
         )
@@ -118,10 +137,12 @@ class SacTraining:
                 observation, _, terminated, truncated, _ = recorder.step(action)
                 done = terminated or truncated
         recorder.close()
+        discount = task_spec(self.env_id).cost_discount
+        costs = [e["costs"] @ discount ** np.arange(len(e["costs"])) for e in recorder.finished]
         snapshot = Snapshot(
             step=self.model.num_timesteps,
             mean_return=float(np.mean([e["rewards"].sum() for e in recorder.finished])),
-            mean_cost=float(np.mean([e["costs"].sum() for e in recorder.finished])),
+            mean_cost=float(np.mean(costs)),
             num_episodes=num_episodes,
         )
         save_checkpoint(

@@ -38,7 +38,7 @@ def test_make_targets_and_files_that_it_names_exist():
             assert (ROOT / link).exists(), link
 
 
-@pytest.mark.parametrize("command", sorted(set(re.findall(r"^trebi (\w+)", TEXT, re.MULTILINE))))
+@pytest.mark.parametrize("command", sorted(set(re.findall(r"^trebi ([\w-]+)", TEXT, re.MULTILINE))))
 def test_commands_that_it_names_exist(command):
     result = subprocess.run(
         [sys.executable, "-m", "safe_diffusion_agent", command, "--help"], capture_output=True

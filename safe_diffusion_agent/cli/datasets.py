@@ -1,5 +1,6 @@
 """Commands on datasets: `trebi collect`, `describe`, `import`, `max-budget`."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -27,24 +28,23 @@ def collect(
         Path | None, typer.Option(help="Folder for what an interrupted collection needs.")
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace another dataset of that id.")] = False,
-    all_datasets: Annotated[
-        bool, typer.Option("--all", help="Every dataset of the paper.")
-    ] = False,
-    scale: Annotated[float, typer.Option(help="With --all: share of the paper's sizes.")] = 1.0,
+    all_datasets: Annotated[bool, typer.Option("--all", help="All datasets of the paper.")] = False,
+    max_steps: Annotated[
+        int | None, typer.Option(help="With --all: most steps of each dataset, and of its SAC.")
+    ] = None,
     jobs: Annotated[int, typer.Option(help="With --all: processes side by side.")] = 1,
 ) -> None:
     """Train an unconstrained SAC and store what it saw, or its policy's episodes, as a dataset."""
     from safe_diffusion_agent.collection import CollectConfig
     from safe_diffusion_agent.collection import collect as collect_dataset
-    from safe_diffusion_agent.manifest import MANIFEST, collect_all, scaled
+    from safe_diffusion_agent.manifest import MANIFEST, capped, collect_all
 
     if all_datasets == (env_id is not None):
         raise ValueError("Name one task, or give --all.")
     if env_id is None:
+        configs = [replace(config, seed=seed) for config in capped(MANIFEST, max_steps)]
         with progress_bars() as progress:
-            ids = collect_all(
-                scaled(MANIFEST, scale), jobs=jobs, overwrite=overwrite, progress=progress
-            )
+            ids = collect_all(configs, jobs=jobs, overwrite=overwrite, progress=progress)
     else:
         config = CollectConfig(
             env_id=env_id, quality=quality, num_steps=steps, train_steps=train_steps, seed=seed
@@ -57,20 +57,25 @@ def collect(
                 overwrite=overwrite,
                 progress=progress,
             )
-        ids = [made]
+            ids = [made]
     console.print("Datasets: " + ", ".join(ids))
 
 
-@app.command(epilog="Example: trebi describe safe-envs/pendulum/sac-replay-v0 --out runs/cards")
+@app.command(epilog="Example: trebi describe safe-envs/pendulum/sac-replay-v0 --out runs/card")
 def describe(
     dataset_id: Annotated[str, typer.Argument(help="Minari id of a dataset with costs.")],
-    out: Annotated[Path, typer.Option(help="Folder of the card.")] = Path("runs/cards"),
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the card; else the dataset's own.")
+    ] = None,
     cost_key: CostKey = "infos/cost",
+    cost_fn: CostFn = None,
 ) -> None:
     """Write the card of a dataset: what is in it, and which budgets it can teach."""
     from safe_diffusion_agent.cards import describe as describe_dataset
 
-    console.print(f"Card: {describe_dataset(dataset_id, out, cost_key=cost_key)}")
+    function = parse_function(cost_fn)
+    path = describe_dataset(dataset_id, out, cost_key=cost_key, cost_fn=function)
+    console.print(f"Card: {path}")
 
 
 @app.command(
@@ -112,6 +117,8 @@ def max_budget(
     ] = None,
     episodes: Annotated[int, typer.Option(help="Episodes of the agent.")] = 60,
     seed: Seed = 0,
+    cost_key: CostKey = "infos/cost",
+    cost_fn: CostFn = None,
 ) -> None:
     """Compute the maximum budget of a dataset by the paper's rules, and store it with it."""
     from safe_diffusion_agent import TrebiAgent
@@ -119,7 +126,19 @@ def max_budget(
 
     loaded = None if agent is None else TrebiAgent.load(agent)
     with progress_bar("measure") as progress:
-        value = measure_max_budget(
-            dataset_id, loaded, num_episodes=episodes, seed=seed, progress=progress
+        measured = measure_max_budget(
+            dataset_id,
+            loaded,
+            num_episodes=episodes,
+            seed=seed,
+            cost_key=cost_key,
+            cost_fn=parse_function(cost_fn),
+            progress=progress,
         )
-    console.print(f"Maximum budget of {dataset_id}: {value:.4g}")
+    value, source = measured["max_budget"], measured["max_budget_source"]
+    console.print(f"Maximum budget of {dataset_id}: {value:.4g} ({source}). Stored with it.")
+    if measured["paper_max_budget"] is not None:
+        console.print(
+            f"The paper's (Table 2): {measured['paper_max_budget']:g}. It is for other data: of "
+            "another training of SAC, other sizes or, for MuJoCo tasks, D4RL's."
+        )

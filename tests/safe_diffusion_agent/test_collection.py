@@ -10,7 +10,13 @@ from safe_diffusion_agent.collection import CollectConfig, collect, default_data
 from safe_diffusion_agent.data import load_episodes
 from safe_diffusion_agent.errors import CheckpointError, DatasetError
 from safe_diffusion_agent.recorder import EpisodeRecorder, episode_seed
-from safe_diffusion_agent.sac import SacTraining
+from safe_diffusion_agent.sac import (
+    EVALUATION_SEED_OFFSET,
+    SAC_SETTINGS,
+    SacTraining,
+    sac_settings,
+)
+from safe_envs import TASKS
 
 CONFIG = CollectConfig(env_id="safe/Pendulum-v0", num_steps=600, seed=3)
 
@@ -76,6 +82,48 @@ def test_killed_and_continued_collection_is_the_uninterrupted_one(
     dataset_id = collect(CONFIG, **arguments, progress=lambda d, *_, **__: done.append(d))
     assert done[0] == (1 if step < 200 else 401), "it should continue from its last checkpoint"
     assert load_episodes(dataset_id).fingerprint == load_episodes(collected).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("env_id", "num_steps", "step"), [("safe/Hopper-v0", 400, 250), ("safe/BallReach-v0", 600, 400)]
+)
+def test_training_resumes_with_every_simulator(env_id, num_steps, step, tmp_path, monkeypatch):
+    """Episodes that terminate (MuJoCo), and a physics server that a process keeps (Bullet)."""
+    monkeypatch.setattr("safe_diffusion_agent.sac.CHECKPOINT_INTERVAL", 50)
+    monkeypatch.setattr(SacTraining, "take_snapshot", lambda *_, **__: None)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    SacTraining(env_id, num_steps, 0, whole).run()
+    with pytest.raises(Killed):
+        SacTraining(env_id, num_steps, 0, killed).run(kill_at(step))
+    resumed = SacTraining(env_id, num_steps, 0, killed)
+    assert 0 < resumed.model.num_timesteps < step
+    resumed.run()
+    expected = list(SacTraining(env_id, num_steps, 0, whole).episodes())
+    episodes = list(resumed.episodes())
+    assert len(episodes) == len(expected) > 1
+    for mine, theirs in zip(episodes, expected, strict=True):
+        for name in theirs:
+            np.testing.assert_array_equal(mine[name], theirs[name], err_msg=name)
+
+
+def test_random_actions_are_a_tenth_of_a_training_at_most():
+    assert sac_settings("safe/Hopper-v0", 1_000_000) == {"learning_starts": 10_000}
+    assert sac_settings("safe/Hopper-v0", 30_000) == {"learning_starts": 3_000}
+    assert sac_settings("safe/Reacher-v0", 20_000) == {"learning_rate": 1e-3}
+    assert set(SAC_SETTINGS) == set(TASKS)
+
+
+def test_costs_of_snapshots_are_discounted_as_budgets_are(tmp_path):
+    training = SacTraining("safe/HalfCheetah-v0", 1000, 0, tmp_path)
+    training.take_snapshot(num_episodes=1)
+    env = gym.make("safe/HalfCheetah-v0")
+    obs, _ = env.reset(seed=episode_seed(EVALUATION_SEED_OFFSET, 0))
+    costs, truncated = [], False
+    while not truncated:
+        obs, _, _, truncated, info = env.step(training.model.predict(obs, deterministic=True)[0])
+        costs.append(info["cost"])
+    expected = sum(0.99**t * cost for t, cost in enumerate(costs))
+    assert training.snapshots[0].mean_cost == pytest.approx(expected)
 
 
 def test_a_finished_collection_is_kept(collected, tmp_path):

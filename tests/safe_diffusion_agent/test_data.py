@@ -55,7 +55,9 @@ def test_round_trip_keeps_every_number():
     assert loaded.action_low == [-2.0] and loaded.action_high == [2.0]
     costs = [episode["costs"].sum() for episode in episodes]
     np.testing.assert_allclose(loaded.episode_costs, costs)
-    assert loaded.max_budget == pytest.approx(np.mean(costs))
+    discounted = [episode["costs"] @ 0.9 ** np.arange(5) for episode in episodes]
+    np.testing.assert_allclose(loaded.discounted_costs, discounted)
+    assert loaded.max_budget == pytest.approx(np.mean(discounted))
     assert loaded.metadata["mean_episode_cost"] == pytest.approx(np.mean(costs))
 
 
@@ -148,6 +150,28 @@ def with_nan(array):
 )  # fmt: skip
 def test_broken_datasets_are_refused_with_the_place(changes, message, request):
     dataset_id = f"tests/broken-{abs(hash(request.node.name))}-v0"
+    with pytest.warns(UserWarning):
+        write_raw(dataset_id, **changes)
+    with pytest.raises(DatasetError, match=message):
+        load_episodes(dataset_id)
+
+
+def changed(step, value):
+    return lambda array: np.where(np.arange(len(array)) == step, value, array)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"terminations": changed(2, True)}, "Episode 1 .* at its last step, 4, .* It is at 2, 4"),
+        ({"truncations": changed(4, False), "terminations": changed(4, False)}, "It is at none"),
+        ({"truncations": lambda t: t[:-1]}, "5 rewards, but its truncations are for 4 steps"),
+        ({"observations": lambda o: o[:, :2]}, r"Episode 1 .* observations of shape \(2,\), not"),
+        ({"actions": lambda a: a[:, [0, 0]]}, r"Episode 1 .* actions of shape \(2,\), not \(1,\)"),
+    ],
+)
+def test_episodes_that_are_not_whole_are_refused(changes, message, request):
+    dataset_id = f"tests/ends-{abs(hash(request.node.name))}-v0"
     with pytest.warns(UserWarning):
         write_raw(dataset_id, **changes)
     with pytest.raises(DatasetError, match=message):

@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
+from safe_diffusion_agent.cards import describe
 from safe_diffusion_agent.data import load_episodes
 from safe_diffusion_agent.errors import DatasetError, UnknownNameError
 from safe_diffusion_agent.hdf5_import import import_hdf5
@@ -144,11 +145,14 @@ def test_files_that_lack_something_are_refused(tmp_path):
         import_hdf5(write(tmp_path / "short.hdf5", arrays), "tests/short-v0")
 
 
-def test_any_dataset_gets_its_cost_from_a_function(tiny_dataset, tiny_episodes):
+def test_any_dataset_gets_its_cost_from_a_function(tiny_dataset, tiny_episodes, tmp_path):
     from safe_envs.costs import pendulum_cost
 
     computed = load_episodes(tiny_dataset, cost_fn=pendulum_cost)
     np.testing.assert_allclose(computed.costs, tiny_episodes.costs, atol=1e-6)
+
+    card = describe(tiny_dataset, tmp_path, cost_fn=lambda *_: np.full(200, 0.5)).read_text()
+    assert "| episode cost | 100 | 100 |" in card
 
     def needs_speed(observation, action, next_observation, info):
         return info["x_velocity"]

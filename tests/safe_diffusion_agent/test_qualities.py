@@ -16,13 +16,15 @@ from safe_diffusion_agent.collection import (
     collect,
     default_dataset_id,
     medium_snapshot,
+    paper_max_budget,
 )
 from safe_diffusion_agent.data import load_episodes
 from safe_diffusion_agent.errors import DatasetError, UnknownNameError
-from safe_diffusion_agent.manifest import MANIFEST, collect_all, scaled
+from safe_diffusion_agent.manifest import MANIFEST, capped, collect_all
 from safe_diffusion_agent.recorder import episode_seed
 from safe_diffusion_agent.rollouts import NUM_ENVS, roll_out
 from safe_diffusion_agent.sac import SacTraining, Snapshot
+from safe_envs import TASKS
 
 ENV_ID = "safe/Pendulum-v0"
 
@@ -160,23 +162,36 @@ def test_several_are_collected_side_by_side(tmp_path, monkeypatch):
         collect_all(configs, jobs=0)
 
 
-def test_manifest_names_every_dataset_once_and_scales():
+def test_manifest_names_every_dataset_once_and_can_be_capped():
     ids = [default_dataset_id(config.env_id, config.quality) for config in MANIFEST]
-    assert len(ids) == len(set(ids))
-    for config, small in zip(MANIFEST, scaled(MANIFEST, 0.5), strict=True):
-        assert small.num_steps == config.num_steps // 2
-    with pytest.raises(ValueError, match="scale should be in"):
-        scaled(MANIFEST, 0.0)
+    assert len(ids) == len(set(ids)) == 13
+    assert {config.env_id for config in MANIFEST} == set(TASKS)
+    for config, small in zip(MANIFEST, capped(MANIFEST, 50_000), strict=True):
+        assert small.num_steps == min(config.num_steps, 50_000)
+        assert small.sac_steps == min(config.sac_steps, 50_000)
+        assert (small.env_id, small.quality) == (config.env_id, config.quality)
+    assert capped(MANIFEST, None) == list(MANIFEST)
+    with pytest.raises(ValueError, match="at least one episode"):
+        capped(MANIFEST, 100)
 
 
 def test_card_has_the_datasets_numbers(datasets, tmp_path):
-    path = describe(datasets["medium"], tmp_path)
-    text, episodes = path.read_text(), load_episodes(datasets["medium"])
+    path = describe(datasets["replay"], tmp_path)
+    text, episodes = path.read_text(), load_episodes(datasets["replay"])
     assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     assert f"]({path.stem}.png)" in text
     assert episodes.fingerprint in text
     assert f"| return | {episodes.episode_returns.mean():.4g} |" in text
-    assert "**maximum budget**: 60" in text
+    assert "**maximum budget**: 60 (the paper's, for its own data (Table 2))" in text
+    assert "quality replay, num_steps 600, train_steps None, seed 1" in text
+
+
+def test_card_lies_beside_the_dataset(datasets):
+    path = describe(datasets["medium"])
+    assert path.parent == get_dataset_path(datasets["medium"])
+    mean_cost = load_episodes(datasets["medium"]).discounted_costs.mean()
+    assert f"**maximum budget**: {mean_cost:.4g} (mean cost of its episodes)" in path.read_text()
+    assert datasets["medium"] in minari.list_local_datasets()
 
 
 def test_shares_are_counted_within_the_budget():
@@ -185,19 +200,28 @@ def test_shares_are_counted_within_the_budget():
 
 
 def test_max_budget_is_measured_and_stored(datasets, tiny_agent):
-    dataset_id = datasets["expert"]
+    dataset_id = datasets["replay"]
     before = load_episodes(dataset_id)
-    value = pipeline.measure_max_budget(dataset_id)
-    assert value == pytest.approx(before.episode_costs.mean())
+    assert before.max_budget == before.metadata["paper_max_budget"] == 60.0
+    measured = pipeline.measure_max_budget(dataset_id)
+    assert measured["max_budget"] == pytest.approx(before.episode_costs.mean())
+    assert measured["paper_max_budget"] == 60.0
     after = load_episodes(dataset_id)
-    assert after.max_budget == value
+    assert after.max_budget == measured["max_budget"]
     assert after.metadata["paper_max_budget"] == 60.0
     assert after.fingerprint == before.fingerprint
-    planned = pipeline.measure_max_budget(dataset_id, tiny_agent, num_episodes=2)
-    assert load_episodes(dataset_id).max_budget == planned != value
+    planned = pipeline.measure_max_budget(dataset_id, tiny_agent, num_episodes=2)["max_budget"]
+    assert load_episodes(dataset_id).max_budget == planned != measured["max_budget"]
     stored = json.loads((get_dataset_path(dataset_id) / "data" / "metadata.json").read_text())
     assert "unconstrained planning" in stored["max_budget_source"]
     assert minari.load_dataset(dataset_id).total_episodes == 3
+
+
+def test_maximum_budgets_of_the_paper_belong_to_its_datasets():
+    budgets = [paper_max_budget(config.env_id, config.quality) for config in MANIFEST]
+    assert budgets == [60, 14, 150, 35, 384, 414, 731, 140, 130, 169, 160, 160, 234]
+    assert paper_max_budget("safe/Pendulum-v0", "expert") is None
+    assert paper_max_budget("safe/Hopper-v0", "replay") is None
 
 
 def test_max_budget_of_discounted_costs():
