@@ -6,13 +6,14 @@ All episodes of all budgets advance together, so that every environment step cos
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
+from safe_diffusion_agent.agent import Agent
 from safe_diffusion_agent.statistics import BoxStatistics, wilson_interval
 from safe_envs import VectorBudgetObservation, task_spec
 
@@ -217,6 +218,35 @@ def evaluate_policy(
         )
         for i in range(len(budgets))
     ]
+
+
+def evaluate_agent(
+    agent: Agent, env_id: str, config: EvaluationConfig, *, progress: Progress | None = None
+) -> list[EpisodeResult]:
+    """Evaluates an agent under several budgets; its noise starts from the evaluation's seed.
+
+    All budgets advance in lockstep, or one after the other if each has an agent of its own
+    (`Agent.for_budget`). See `evaluate_policy`.
+    """
+    max_budget = config.max_budget or task_spec(env_id).max_budget
+    parts: list[tuple[Agent, EvaluationConfig]] = [(agent, config)]
+    of_budgets = [agent.for_budget(ratio * max_budget) for ratio in config.ratios]
+    if any(other is not agent for other in of_budgets):
+        configs = [replace(config, ratios=(ratio,)) for ratio in config.ratios]
+        parts = list(zip(of_budgets, configs, strict=True))
+    results = []
+    for one, its_config in parts:
+        one.seed = config.seed
+        one.generator = one.new_generator()
+        results += evaluate_policy(
+            one.act,
+            env_id,
+            its_config,
+            cost_discount=one.cost_discount,
+            budget_scale=one.budget_scale,
+            progress=progress,
+        )
+    return results
 
 
 def start_seed(seed: int, episode: int) -> int:

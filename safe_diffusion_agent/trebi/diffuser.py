@@ -24,7 +24,7 @@ class DiffuserAgent(TrebiAgent):
     @classmethod
     def of(cls, agent: TrebiAgent) -> "DiffuserAgent":
         """The same networks, unconstrained."""
-        parts = (agent.networks, agent.normalizer, agent.config, agent.task)
+        parts = (agent.networks, agent.normalizer, agent.config, agent.task, agent.overspend)
         return cls(*parts, about=agent.about, device=agent.device, seed=agent.seed)
 
     def act(
