@@ -23,7 +23,12 @@ from safe_diffusion_agent.baselines.bcq import (
     priced_losses,
 )
 from safe_diffusion_agent.baselines.budgets import critic_budget, critic_cost_discount
-from safe_diffusion_agent.baselines.config import QUICK_TRAINING, BcqConfig, TrainingConfig
+from safe_diffusion_agent.baselines.config import (
+    QUICK_BCQ,
+    QUICK_TRAINING,
+    BcqConfig,
+    TrainingConfig,
+)
 from safe_diffusion_agent.baselines.fitting import FitOptions, History, fit_networks
 from safe_diffusion_agent.baselines.transitions import Batch
 from safe_diffusion_agent.data import Episodes
@@ -55,7 +60,7 @@ class BcorleConfig:
 
 PRESETS = {
     "paper": BcorleConfig(preset="paper"),
-    "quick": BcorleConfig(preset="quick", training=QUICK_TRAINING, bcq=BcqConfig(num_actions=10)),
+    "quick": BcorleConfig(preset="quick", training=QUICK_TRAINING, bcq=QUICK_BCQ),
 }
 
 

@@ -17,7 +17,12 @@ from safe_diffusion_agent.baselines.bcq import (
     priced_losses,
 )
 from safe_diffusion_agent.baselines.budgets import budget_of_ratio, critic_cost_discount
-from safe_diffusion_agent.baselines.config import QUICK_TRAINING, BcqConfig, TrainingConfig
+from safe_diffusion_agent.baselines.config import (
+    QUICK_BCQ,
+    QUICK_TRAINING,
+    BcqConfig,
+    TrainingConfig,
+)
 from safe_diffusion_agent.baselines.fitting import FitOptions, History
 from safe_diffusion_agent.baselines.per_budget import (
     RATIOS,
@@ -56,9 +61,7 @@ class BcqLagrangianConfig:
 
 PRESETS = {
     "paper": BcqLagrangianConfig(preset="paper"),
-    "quick": BcqLagrangianConfig(
-        preset="quick", training=QUICK_TRAINING, bcq=BcqConfig(num_actions=10)
-    ),
+    "quick": BcqLagrangianConfig(preset="quick", training=QUICK_TRAINING, bcq=QUICK_BCQ),
 }
 
 

@@ -18,7 +18,12 @@ from safe_diffusion_agent.baselines.bcq import (
     PricedBatch,
     priced_losses,
 )
-from safe_diffusion_agent.baselines.config import QUICK_TRAINING, BcqConfig, TrainingConfig
+from safe_diffusion_agent.baselines.config import (
+    QUICK_BCQ,
+    QUICK_TRAINING,
+    BcqConfig,
+    TrainingConfig,
+)
 from safe_diffusion_agent.baselines.fitting import FitOptions, History, fit_networks
 from safe_diffusion_agent.baselines.transitions import Batch
 from safe_diffusion_agent.data import Episodes
@@ -49,9 +54,7 @@ class BcqSauteConfig:
 # A short training cannot fit values of -1000 / (1 - discount): hence the smaller penalty.
 PRESETS = {
     "paper": BcqSauteConfig(preset="paper"),
-    "quick": BcqSauteConfig(
-        preset="quick", training=QUICK_TRAINING, bcq=BcqConfig(num_actions=10), penalty=10.0
-    ),
+    "quick": BcqSauteConfig(preset="quick", training=QUICK_TRAINING, bcq=QUICK_BCQ, penalty=10.0),
 }
 
 
