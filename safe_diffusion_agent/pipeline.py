@@ -121,7 +121,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluates an agent under several budgets and writes what came out.
 
-    The folder gets `results.json`, `episodes.csv` and `evaluation.png`. If it already has the
+    The folder gets `results.json`, `episodes.csv` and, for fixed ratios, `evaluation.png`. If it already has the
     results of the same agent and evaluation, they are returned.
 
     Args:
@@ -170,13 +170,14 @@ def evaluate(
         "provenance": provenance(),
     }
     write_text(folder / "episodes.csv", to_csv(results))
-    draw_evaluation(
-        results,
-        folder / "evaluation.png",
-        title=f"{env_id}, {agent.method}, preset {agent.config.preset}, "
-        f"{config.num_episodes} episodes per budget",
-        behavior_policy=behavior_policy,
-    )
+    if not config.random_ratios:
+        draw_evaluation(
+            results,
+            folder / "evaluation.png",
+            title=f"{env_id}, {agent.method}, preset {agent.config.preset}, "
+            f"{config.num_episodes} episodes per budget",
+            behavior_policy=behavior_policy,
+        )
     write_text(folder / "results.json", json.dumps(document, indent=2) + "\n")
     return document
 

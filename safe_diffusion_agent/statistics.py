@@ -81,7 +81,9 @@ def conditional_value_at_risk(values: npt.ArrayLike, tail: float = 0.05) -> floa
     """
     sample = np.sort(np.asarray(values, np.float64).ravel())[::-1]
     if len(sample) == 0 or not 0.0 < tail <= 1.0:
-        raise ValueError(f"A tail in (0, 1] of some values is needed. Received {tail} of {values}.")
+        raise ValueError(
+            f"A tail in (0, 1] of one value or more is needed. Received {tail} of {len(sample)}."
+        )
     weights = np.clip(tail * len(sample) - np.arange(len(sample)), 0.0, 1.0)
     return float(weights @ sample / weights.sum())
 

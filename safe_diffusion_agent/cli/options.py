@@ -58,3 +58,11 @@ def parse_ratios(text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
         raise ValueError(f"--ratios should be numbers like 0.2,0.6. Received {text!r}.") from error
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Whole numbers with commas between."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ValueError(f"--seeds should be numbers like 0,1,2. Received {text!r}.") from error
