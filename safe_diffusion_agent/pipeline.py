@@ -121,8 +121,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluates an agent under several budgets and writes what came out.
 
-    The folder gets `results.json`, `episodes.csv` and, for fixed ratios, `evaluation.png`. If it already has the
-    results of the same agent and evaluation, they are returned.
+    The folder gets `results.json`, `episodes.csv` and, for fixed ratios, `evaluation.png`. If it
+    already has the results of the same agent and evaluation, they are returned.
 
     Args:
         agent: The agent. Its noise starts from the evaluation's seed. If it was trained for

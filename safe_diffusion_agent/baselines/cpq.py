@@ -74,7 +74,7 @@ class CpqConfig:
 
 PRESETS = {
     "paper": CpqConfig(preset="paper"),
-    "quick": CpqConfig(preset="quick", training=QUICK_TRAINING),
+    "quick": CpqConfig(preset="quick", training=QUICK_TRAINING, num_ood_actions=2),
 }
 
 
