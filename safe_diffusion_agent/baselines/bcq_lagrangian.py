@@ -2,6 +2,7 @@
 
 The multiplier of  max E[Q_r]  s.t.  E[Q_c] <= b  rises while the expected cost of the policy is
 above the budget, and falls to zero while it is below: lambda <- [lambda + eta (E[Q_c] - b)]_+.
+With an infinite budget it stays zero, and this is plain BCQ.
 """
 
 from dataclasses import dataclass, field

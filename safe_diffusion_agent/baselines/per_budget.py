@@ -31,10 +31,11 @@ from safe_diffusion_agent.settings import check
 from safe_diffusion_agent.task import Task
 
 RATIOS = (0.2, 0.4, 0.6, 0.8, 1.0)  # of the paper's evaluation
+LARGEST = 1e30  # stands for an infinite budget where distances between budgets are taken
 
 
 def check_ratios(ratios: tuple[float, ...]) -> None:
-    """Raises a ValueError if these are no budgets to train for."""
+    """Raises a ValueError if these are no budgets to train for; infinity means no constraint."""
     valid = bool(ratios) and all(ratio >= 0.0 for ratio in ratios)
     check(valid, "ratios should be one number or more, each >= 0", ratios)
 
@@ -69,7 +70,7 @@ class PerBudgetAgent(BaselineAgent):
         return type(self)(networks, self.scaling, config, self.task, **common)
 
     def _budgets(self) -> list[float]:
-        return [ratio * self.task.max_budget for ratio in self.config.ratios]
+        return [min(ratio * self.task.max_budget, LARGEST) for ratio in self.config.ratios]
 
     def _actions(
         self, obs: Tensor, budget: Tensor, steps: Tensor, generator: torch.Generator
