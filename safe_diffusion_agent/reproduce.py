@@ -38,7 +38,7 @@ class Job:
         collect: What to collect.
         dataset_id: Minari id of the dataset.
         method: One of `METHODS`.
-        variant: Label of the settings; empty if there are none.
+        label: What it is called in figures and tables.
         preset: Of the method.
         settings: Settings that differ from the preset's.
         seed: Of the training.
@@ -49,17 +49,12 @@ class Job:
     collect: CollectConfig
     dataset_id: str
     method: str
-    variant: str
+    label: str
     preset: str
     settings: dict[str, Any]
     seed: int
     evaluation: EvaluationConfig
     folder: Path
-
-    @property
-    def label(self) -> str:
-        """What it is called in figures and tables."""
-        return self.variant or self.method
 
     @property
     def task(self) -> str:
@@ -99,7 +94,7 @@ def plan(
         scale: How large.
         runs: Folder of the jobs.
         tasks: Only these tasks. None: all of the figure.
-        methods: These methods instead of the figure's.
+        methods: These methods instead of the figure's, as `method` or `method:preset`.
 
     Raises:
         UnknownNameError: There is no such method or task.
@@ -111,17 +106,18 @@ def plan(
         if wanted is not None and env_id not in wanted:
             continue
         config, dataset_id = _dataset(env_id, quality, scale)
-        for method in methods or figure.methods:
+        for given in methods or figure.methods:
+            method, _, preset = given.partition(":")
+            method_of(method)
             for variant, settings in figure.variants.items():
-                method_of(method)
-                folder = runs / dataset_id.replace("/", "-") / scale.preset / method
+                folder = runs / dataset_id.replace("/", "-") / (preset or scale.preset) / method
                 jobs += [
                     Job(
                         collect=config,
                         dataset_id=dataset_id,
                         method=method,
-                        variant=variant,
-                        preset=scale.preset,
+                        label=variant or given,
+                        preset=preset or scale.preset,
                         settings=dict(settings),
                         seed=seed,
                         evaluation=_evaluation(method, figure, scale, seed),
@@ -196,7 +192,7 @@ def reproduce(
         runs: Folder of the jobs.
         scale: One of `SCALES`.
         tasks: Only these tasks.
-        methods: These methods instead of the figure's.
+        methods: See `plan`.
         seeds: Seeds of the trainings, instead of the scale's.
         num_episodes: Per budget and seed, instead of the scale's.
         workers: Processes.

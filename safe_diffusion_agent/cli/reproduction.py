@@ -18,7 +18,9 @@ def reproduce(
     runs: Annotated[Path, typer.Option(help="Folder of the jobs.")] = Path("runs/reproduce"),
     scale: Annotated[str, typer.Option(help="small or paper.")] = "small",
     tasks: Annotated[str | None, typer.Option(help="Only these, with commas between.")] = None,
-    methods: Annotated[str | None, typer.Option(help="These instead of the figure's.")] = None,
+    methods: Annotated[
+        str | None, typer.Option(help="Instead of the figure's, like trebi:frontier,caps.")
+    ] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds of the trainings.")] = None,
     episodes: Annotated[int | None, typer.Option(help="Per budget and seed.")] = None,
     jobs: Annotated[int, typer.Option(help="Processes side by side.")] = 1,

@@ -78,6 +78,11 @@ def test_the_plan_of_the_first_figure(tmp_path):
     assert {job.dataset_id for job in jobs} == {"safe-envs/pendulum/sac-replay-v0"}
     assert len({job.folder for job in jobs}) == 3
     assert jobs[0].evaluation.ratios == (1.0,) and jobs[0].evaluation.num_episodes == 60
+    (job,) = reproduce.plan(
+        FIGURES["fig1"], SCALES["small"], tmp_path, tasks=["safe/Pendulum-v0"],
+        methods=["trebi:reference"],
+    )  # fmt: skip
+    assert (job.method, job.preset, job.label) == ("trebi", "reference", "trebi:reference")
     with pytest.raises(ValueError, match="none of these tasks. It has: safe/BallReach"):
         reproduce.plan(FIGURES["fig3"], SCALES["small"], tmp_path, tasks=["safe/Pendulum-v0"])
     with pytest.raises(UnknownNameError, match="figure 'fig7'"):
