@@ -70,6 +70,15 @@ class Agent(ABC):
         """Whether the actions depend on how much of the episode is left."""
         return False
 
+    def for_budget(self, budget: float) -> "Agent":
+        """The agent for episodes that start with this budget; most methods need no other.
+
+        Args:
+            budget: In cost units.
+        """
+        del budget
+        return self
+
     @abstractmethod
     def act(
         self,
@@ -232,10 +241,7 @@ class Agent(ABC):
             UnknownNameError: There is neither such a folder nor such an agent or setting.
             CheckpointError: The file is damaged or foreign.
         """
-        folder = Path(path) if Path(path).is_dir() else PRETRAINED / str(path)
-        if not folder.is_dir():
-            raise UnknownNameError("folder or pretrained agent", str(path), pretrained_names())
-        tensors, document = load_checkpoint(folder / FILE_NAME, cls.method)
+        tensors, document = load_checkpoint(agent_file(path), cls.method)
         task = Task.from_json(document["task"])
         return cls._from_state(
             tensors,
@@ -250,6 +256,18 @@ class Agent(ABC):
     def new_generator(self) -> torch.Generator:
         """A generator on the agent's device, seeded by the agent's seed."""
         return torch.Generator(self.device).manual_seed(self.seed)
+
+
+def agent_file(path: str | os.PathLike[str]) -> Path:
+    """The file of an agent, from its folder or its name; it need not exist.
+
+    Raises:
+        UnknownNameError: There is neither such a folder nor such an agent.
+    """
+    folder = Path(path) if Path(path).is_dir() else PRETRAINED / str(path)
+    if not folder.is_dir():
+        raise UnknownNameError("folder or pretrained agent", str(path), pretrained_names())
+    return folder / FILE_NAME
 
 
 def pretrained_names() -> list[str]:

@@ -7,7 +7,8 @@ JSON document that says what made it, and a digest of the tensors. No pickle.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -75,19 +76,8 @@ def load_checkpoint(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dic
         CheckpointError: There is no such file, or it is damaged, foreign, of another kind or of a
             later version.
     """
-    if not path.is_file():
-        raise CheckpointError(f"There is no checkpoint at {path}.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if FORMAT not in metadata:
-                raise CheckpointError(f"{path} is not a checkpoint of {FORMAT}.")
-            header = json.loads(metadata[FORMAT])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise CheckpointError(
-            f"{path} is damaged or not a safetensors file ({error}). Restore it or train again."
-        ) from error
+    with _opened(path) as (file, header):
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if header["format_version"] > FORMAT_VERSION:
         raise CheckpointError(
             f"{path} has format version {header['format_version']}; this version of the package "
@@ -102,6 +92,34 @@ def load_checkpoint(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dic
             f"{path} is damaged: its tensors do not match their digest. Restore it or train again."
         )
     return tensors, header["document"]
+
+
+def checkpoint_kind(path: Path) -> str:
+    """What a checkpoint is of; see `save_checkpoint`.
+
+    Raises:
+        CheckpointError: There is no such file, or it is damaged or foreign.
+    """
+    with _opened(path) as (_, header):
+        kind: str = header["kind"]
+        return kind
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """The open file and its header."""
+    if not path.is_file():
+        raise CheckpointError(f"There is no checkpoint at {path}.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if FORMAT not in metadata:
+                raise CheckpointError(f"{path} is not a checkpoint of {FORMAT}.")
+            yield file, json.loads(metadata[FORMAT])
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise CheckpointError(
+            f"{path} is damaged or not a safetensors file ({error}). Restore it or train again."
+        ) from error
 
 
 def _digest(tensors: Mapping[str, torch.Tensor]) -> str:

@@ -1,6 +1,7 @@
 """Pictures of results. Every function draws into a new figure and writes it to a file."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,22 @@ from safe_diffusion_agent.checkpoint import write_atomically
 from safe_diffusion_agent.evaluation import EpisodeResult, Rollout
 
 BLUE, RED, GRAY = "#3b6fb6", "#c0392b", "#7f7f7f"
+COLORS = (BLUE, "#2e8b57", "#e08214", "#8e5ea2", "#b8860b", "#17a2b8", "#d6618f", "#6b8e23")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonPanel:
+    """One task of a comparison.
+
+    Attributes:
+        name: Its title.
+        episodes: Label of a method -> its evaluated episodes.
+        lines: Label -> return of a policy that keeps no budget.
+    """
+
+    name: str
+    episodes: Mapping[str, Sequence[EpisodeResult]]
+    lines: Mapping[str, float]
 
 
 def _write(figure: Figure, path: Path) -> None:
@@ -75,6 +92,76 @@ def draw_evaluation(
     bottom.set_ylabel("return")
     bottom.set_xlabel("budget / maximum budget")
     _write(figure, path)
+
+
+def draw_comparison(
+    panels: Sequence[ComparisonPanel], path: Path, *, title: str, random_ratios: bool = False
+) -> None:
+    """Methods side by side, a column per task (Lin et al. 2023, Fig. 1 to 3, 5, 6; 8 to 11).
+
+    Above, normalised cost; below, return. Boxes per budget, or, with random budgets, points.
+
+    Args:
+        panels: One per task.
+        path: Picture to write.
+        title: Title of the picture.
+        random_ratios: Whether every episode has a budget of its own.
+    """
+    figure = Figure(figsize=(1.0 + 6.5 * len(panels), 6.0))
+    grid = figure.subplots(2, len(panels), sharex=True, squeeze=False)
+    draw = _draw_points if random_ratios else _draw_boxes
+    for (top, bottom), panel in zip(grid.T, panels, strict=True):
+        draw(top, panel, "normalized_cost")
+        draw(bottom, panel, "episode_return")
+        top.axhline(1.0, color=RED, linestyle="--", linewidth=1.2)
+        top.set_ylim(bottom=0.0)
+        top.set_title(panel.name)
+        bottom.set_xlabel("budget / maximum budget")
+        for (name, value), style in zip(panel.lines.items(), ("--", ":", "-."), strict=False):
+            bottom.axhline(value, color=GRAY, linestyle=style, linewidth=1.2, label=name)
+        for axes in (top, bottom):
+            axes.spines[["top", "right"]].set_visible(False)
+    grid[0, 0].set_ylabel("episode cost / budget")
+    grid[1, 0].set_ylabel("return")
+    handles, labels = grid[1, 0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0.02), ncols=5, frameon=False
+    )
+    figure.suptitle(title)
+    _write(figure, path)
+
+
+def _draw_boxes(axes: Any, panel: ComparisonPanel, name: str) -> None:
+    ratios = sorted({row.ratio for rows in panel.episodes.values() for row in rows})
+    width = 0.8 / len(panel.episodes)
+    for index, ((label, rows), color) in enumerate(zip(panel.episodes.items(), COLORS)):
+        values = [[getattr(row, name) for row in rows if row.ratio == ratio] for ratio in ratios]
+        offset = (index + 0.5) * width - 0.4
+        axes.boxplot(
+            values,
+            positions=np.arange(len(ratios)) + offset,
+            whis=1.5,
+            widths=0.8 * width,
+            showmeans=True,
+            patch_artist=True,
+            boxprops={"facecolor": color, "edgecolor": color, "alpha": 0.55},
+            whiskerprops={"color": color},
+            capprops={"color": color},
+            medianprops={"color": "black", "linewidth": 1.2},
+            meanprops={
+                "marker": "o", "markersize": 3,
+                "markerfacecolor": "black", "markeredgecolor": "black",
+            },
+            flierprops={"marker": ".", "markersize": 3, "markeredgecolor": color},
+        )  # fmt: skip
+        axes.plot([], [], color=color, linewidth=6, alpha=0.55, label=label)
+    axes.set_xticks(range(len(ratios)), [f"{ratio:g}" for ratio in ratios])
+
+
+def _draw_points(axes: Any, panel: ComparisonPanel, name: str) -> None:
+    for (label, rows), color in zip(panel.episodes.items(), COLORS):
+        values = [getattr(row, name) for row in rows]
+        axes.plot([row.ratio for row in rows], values, ".", color=color, alpha=0.7, label=label)
 
 
 def draw_losses(history: Sequence[Mapping[str, float]], path: Path) -> None:

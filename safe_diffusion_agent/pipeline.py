@@ -15,24 +15,22 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from safe_diffusion_agent.agent import FILE_NAME
+from safe_diffusion_agent.agent import FILE_NAME, Agent
 from safe_diffusion_agent.checkpoint import write_text
 from safe_diffusion_agent.collection import CollectConfig, collect
 from safe_diffusion_agent.data import CostFunction, load_episodes
 from safe_diffusion_agent.errors import CheckpointError
 from safe_diffusion_agent.evaluation import (
     EvaluationConfig,
-    evaluate_policy,
+    evaluate_agent,
     summarize,
     to_csv,
 )
 from safe_diffusion_agent.figures import draw_evaluation, draw_losses
+from safe_diffusion_agent.methods import load_agent, method_of
 from safe_diffusion_agent.minari_writer import update_metadata
 from safe_diffusion_agent.provenance import provenance
 from safe_diffusion_agent.task import Task
-from safe_diffusion_agent.trebi.agent import TrebiAgent
-from safe_diffusion_agent.trebi.fit import fit
-from safe_diffusion_agent.trebi.presets import preset_config
 
 Progress = Callable[..., None]
 ProgressOf = Callable[[str], AbstractContextManager[Progress | None]]
@@ -47,6 +45,7 @@ def train(
     dataset_id: str,
     out: PathLike,
     *,
+    method: str = "trebi",
     preset: str = "quick",
     seed: int = 0,
     device: str = "auto",
@@ -54,16 +53,17 @@ def train(
     cost_fn: CostFunction | None = None,
     settings: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
-) -> TrebiAgent:
+) -> Agent:
     """Trains an agent on a Minari dataset and saves it into a folder.
 
     The folder gets `agent.safetensors`, `losses.csv`, `losses.png`, and, until the training is
-    complete, `training.safetensors` to continue from.
+    complete, `training*.safetensors` to continue from.
 
     Args:
         dataset_id: Minari id.
         out: The folder.
-        preset: A preset of `trebi.config`.
+        method: One of `METHODS`.
+        preset: One of its presets.
         seed: Fixes the training, on one machine.
         device: `"cpu"`, `"cuda"`, ... or `"auto"`.
         cost_key: See `load_episodes`.
@@ -73,45 +73,45 @@ def train(
 
     Raises:
         DatasetError: See `load_episodes`.
-        UnknownNameError: There is no such preset or setting.
+        UnknownNameError: There is no such method, preset or setting.
         CheckpointError: The folder holds another agent.
     """
     folder = Path(out)
     episodes = load_episodes(dataset_id, cost_key=cost_key, cost_fn=cost_fn)
-    config = preset_config(preset, episodes.env_id, **(settings or {}))
-    state_path = folder / "training.safetensors"
+    chosen = method_of(method)
+    config = chosen.config(preset, episodes.env_id, **(settings or {}))
     if (folder / FILE_NAME).exists():
-        agent = TrebiAgent.load(folder, device=device)
-        if (agent.config, agent.task, agent.about["seed"]) == (config, Task.of(episodes), seed):
-            _remove_states(folder)
-            return agent
-        raise CheckpointError(
-            f"{folder} holds an agent of other settings, data or seed (preset "
-            f"{agent.config.preset!r}, dataset {agent.task.dataset_id!r}, seed "
-            f"{agent.about['seed']}). Choose another folder, or delete it."
+        agent = load_agent(folder, device=device)
+        same = (agent.method, agent.config, agent.task, agent.about["seed"]) == (
+            (method, config, Task.of(episodes), seed)
         )
-    agent, history = fit(
-        episodes, config, seed=seed, device=device, state_path=state_path, progress=progress
-    )
-    table = io.StringIO()
-    writer = csv.DictWriter(table, list(dict.fromkeys(name for row in history for name in row)))
-    writer.writeheader()
-    writer.writerows(history)
-    write_text(folder / "losses.csv", table.getvalue())
-    draw_losses(history, folder / "losses.png")
-    agent.save(folder)
-    _remove_states(folder)
+        if not same:
+            raise CheckpointError(
+                f"{folder} holds an agent of other settings, data or seed (method "
+                f"{agent.method!r}, preset {agent.config.preset!r}, dataset "
+                f"{agent.task.dataset_id!r}, seed {agent.about['seed']}). Choose another folder, "
+                "or delete it."
+            )
+    else:
+        state_path = folder / "training.safetensors"
+        agent, history = chosen.fit(
+            episodes, config, seed=seed, device=device, state_path=state_path, progress=progress
+        )
+        table = io.StringIO()
+        names = dict.fromkeys(name for row in history for name in row)
+        writer = csv.DictWriter(table, list(names))
+        writer.writeheader()
+        writer.writerows(history)
+        write_text(folder / "losses.csv", table.getvalue())
+        draw_losses(history, folder / "losses.png")
+        agent.save(folder)
+    for file in folder.glob("training*.safetensors"):
+        file.unlink()
     return agent
 
 
-def _remove_states(folder: Path) -> None:
-    """Removes what a training that is complete no longer needs to continue."""
-    for file in folder.glob("training*.safetensors"):
-        file.unlink()
-
-
 def evaluate(
-    agent: TrebiAgent,
+    agent: Agent,
     out: PathLike,
     *,
     env_id: str | None = None,
@@ -120,11 +120,12 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluates an agent under several budgets and writes what came out.
 
-    The folder gets `results.json`, `episodes.csv` and `evaluation.png`. If it already has the
-    results of the same agent and evaluation, they are returned.
+    The folder gets `results.json`, `episodes.csv` and, for fixed ratios, `evaluation.png`. If it
+    already has the results of the same agent and evaluation, they are returned.
 
     Args:
-        agent: The agent. Its noise starts from the evaluation's seed.
+        agent: The agent. Its noise starts from the evaluation's seed. If it was trained for
+            certain budgets only, every budget is met by the networks of the nearest one.
         out: The folder.
         env_id: Task to evaluate on. None takes the agent's.
         config: What to evaluate.
@@ -147,23 +148,19 @@ def evaluate(
     inputs = {
         "task": env_id,
         "evaluation": asdict(config),
-        "agent": {"config": asdict(agent.config), "task": asdict(agent.task), **agent.about},
+        "agent": {
+            "method": agent.method,
+            "config": asdict(agent.config),
+            "task": asdict(agent.task),
+            **agent.about,
+        },
     }
     inputs = json.loads(json.dumps(inputs))
     if (folder / "results.json").exists():
         document: dict[str, Any] = json.loads((folder / "results.json").read_text())
         if {key: document[key] for key in inputs} == inputs:
             return document
-    agent.seed = config.seed
-    agent.generator = agent.new_generator()
-    results = evaluate_policy(
-        agent.act,
-        env_id,
-        config,
-        cost_discount=agent.cost_discount,
-        budget_scale=agent.config.planner.budget_scale,
-        progress=progress,
-    )
+    results = evaluate_agent(agent, env_id, config, progress=progress)
     behavior_policy = agent.about.get("behavior_policy")
     document = {
         "budgets": summarize(results),
@@ -172,19 +169,21 @@ def evaluate(
         "provenance": provenance(),
     }
     write_text(folder / "episodes.csv", to_csv(results))
-    draw_evaluation(
-        results,
-        folder / "evaluation.png",
-        title=f"{env_id}, preset {agent.config.preset}, {config.num_episodes} episodes per budget",
-        behavior_policy=behavior_policy,
-    )
+    if not config.random_ratios:
+        draw_evaluation(
+            results,
+            folder / "evaluation.png",
+            title=f"{env_id}, {agent.method}, preset {agent.config.preset}, "
+            f"{config.num_episodes} episodes per budget",
+            behavior_policy=behavior_policy,
+        )
     write_text(folder / "results.json", json.dumps(document, indent=2) + "\n")
     return document
 
 
 def measure_max_budget(
     dataset_id: str,
-    agent: TrebiAgent | None = None,
+    agent: Agent | None = None,
     *,
     num_episodes: int = 60,
     seed: int = 0,
@@ -221,7 +220,7 @@ def measure_max_budget(
         config = EvaluationConfig(
             ratios=(math.inf,), num_episodes=num_episodes, seed=seed, max_budget=1.0
         )
-        results = evaluate_policy(agent.act, episodes.env_id, config, progress=progress)
+        results = evaluate_agent(agent, episodes.env_id, config, progress=progress)
         max_budget = sum(result.cost for result in results) / len(results)
         source = f"unconstrained planning, preset {agent.config.preset}, {num_episodes} episodes"
     changes = {"max_budget": max_budget, "max_budget_source": source}
@@ -233,6 +232,7 @@ def run(
     env_id: str,
     out: PathLike,
     *,
+    method: str = "trebi",
     preset: str = "quick",
     seed: int = 0,
     num_steps: int = 20_000,
@@ -247,6 +247,7 @@ def run(
     Args:
         env_id: A task of `safe_envs`.
         out: Folder of the run; the agent can be loaded from it.
+        method: See `train`.
         preset: See `train`.
         seed: Fixes all three stages, on one machine.
         num_steps: Environment steps to collect.
@@ -271,6 +272,7 @@ def run(
         agent = train(
             dataset_id,
             folder,
+            method=method,
             preset=preset,
             seed=seed,
             device=device,

@@ -1,6 +1,7 @@
-"""Statistics of evaluated episodes: shares with confidence intervals, and box plots."""
+"""Statistics of evaluated episodes: shares with intervals, box plots, tails, means over seeds."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,3 +64,67 @@ class BoxStatistics:
             whisker_high=float(inside.max()),
             maximum=float(sample.max()),
         )
+
+
+def conditional_value_at_risk(values: npt.ArrayLike, tail: float = 0.05) -> float:
+    """Mean of the largest `tail` share of a sample (Rockafellar and Uryasev 2000).
+
+    It is the smallest value over c of  c + E[(x - c)_+] / tail.  Where the tail ends between two
+    values, the smaller one counts in part.
+
+    Args:
+        values: Not empty, such as the cost beyond the budget, max(cost - budget, 0).
+        tail: In (0, 1].
+
+    Raises:
+        ValueError: There are no values, or the tail is not in (0, 1].
+    """
+    sample = np.sort(np.asarray(values, np.float64).ravel())[::-1]
+    if len(sample) == 0 or not 0.0 < tail <= 1.0:
+        raise ValueError(
+            f"A tail in (0, 1] of one value or more is needed. Received {tail} of {len(sample)}."
+        )
+    weights = np.clip(tail * len(sample) - np.arange(len(sample)), 0.0, 1.0)
+    return float(weights @ sample / weights.sum())
+
+
+def interquartile_mean(scores: npt.ArrayLike) -> float:
+    """Mean without the lowest and the highest quarter of the scores (Agarwal et al. 2021).
+
+    A quarter is rounded down; with fewer than four scores this is the mean.
+
+    Raises:
+        ValueError: There are no scores.
+    """
+    sample = np.sort(np.asarray(scores, np.float64).ravel())
+    if len(sample) == 0:
+        raise ValueError("An interquartile mean needs at least one score.")
+    cut = len(sample) // 4
+    return float(sample[cut : len(sample) - cut].mean())
+
+
+def stratified_bootstrap(
+    scores: npt.ArrayLike,
+    statistic: Callable[[npt.NDArray[np.float64]], float],
+    *,
+    rng: np.random.Generator,
+    num_resamples: int = 2_000,
+) -> tuple[float, float]:
+    """95 % percentile interval of a statistic over runs and tasks (Agarwal et al. 2021).
+
+    The runs of each task are drawn again with replacement, those of one task independently of those
+    of another. With few runs the interval is too narrow.
+
+    Args:
+        scores: `(runs, tasks)`.
+        statistic: Maps scores of that shape to a number, such as `interquartile_mean`.
+        rng: Draws the resamples.
+        num_resamples: How many.
+    """
+    table = np.asarray(scores, np.float64)
+    values = []
+    for _ in range(num_resamples):
+        runs = rng.integers(len(table), size=table.shape)
+        values.append(statistic(np.take_along_axis(table, runs, axis=0)))
+    low, high = np.quantile(values, [0.025, 0.975])
+    return float(low), float(high)

@@ -5,7 +5,7 @@ import sys
 import gymnasium as gym
 import typer
 
-from safe_diffusion_agent.cli import agents, datasets
+from safe_diffusion_agent.cli import agents, datasets, reproduction
 from safe_diffusion_agent.cli.display import console
 
 app = typer.Typer(
@@ -16,6 +16,7 @@ app = typer.Typer(
 )
 app.add_typer(datasets.app)
 app.add_typer(agents.app)
+app.add_typer(reproduction.app)
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from safe_diffusion_agent.cli.options import (
     CostFn,
     CostKey,
     Device,
+    Method,
     NumEpisodes,
     Preset,
     Ratios,
@@ -28,6 +29,7 @@ app = typer.Typer()
 def train(
     dataset_id: Annotated[str, typer.Argument(help="Minari id of a dataset with costs.")],
     out: Annotated[Path, typer.Argument(help="Folder of the run.")],
+    method: Method = "trebi",
     preset: Preset = "quick",
     seed: Seed = 0,
     device: Device = "auto",
@@ -42,6 +44,7 @@ def train(
         train_agent(
             dataset_id,
             out,
+            method=method,
             preset=preset,
             seed=seed,
             device=device,
@@ -68,11 +71,11 @@ def evaluate(
     settings: Settings = None,
 ) -> None:
     """Evaluate an agent under several budgets: table, results.json, episodes.csv, picture."""
-    from safe_diffusion_agent import TrebiAgent
     from safe_diffusion_agent.evaluation import EvaluationConfig
+    from safe_diffusion_agent.methods import load_agent
     from safe_diffusion_agent.pipeline import evaluate as evaluate_agent
 
-    loaded = TrebiAgent.load(agent, device=device, **parse_settings(settings))
+    loaded = load_agent(agent, device=device, **parse_settings(settings))
     default_out = Path(agent) if Path(agent).is_dir() else Path("runs") / agent
     config = EvaluationConfig(
         ratios=parse_ratios(ratios), num_episodes=episodes, seed=seed, max_budget=max_budget
@@ -87,6 +90,7 @@ def evaluate(
 def run(
     env_id: Annotated[str, typer.Argument(help="A task of `trebi list`.")],
     out: Annotated[Path, typer.Argument(help="Folder of the run.")],
+    method: Method = "trebi",
     preset: Preset = "quick",
     seed: Seed = 0,
     steps: Annotated[int, typer.Option(help="Environment steps to collect.")] = 20_000,
@@ -103,6 +107,7 @@ def run(
     document = run_all(
         env_id,
         out,
+        method=method,
         preset=preset,
         seed=seed,
         num_steps=steps,
@@ -117,11 +122,11 @@ def run(
 
 @app.command(name="list", epilog="Example: trebi list")
 def list_all() -> None:
-    """List tasks, presets, pretrained agents and local datasets."""
+    """List tasks, methods, pretrained agents and local datasets."""
     import minari
 
     from safe_diffusion_agent.agent import pretrained_names
-    from safe_diffusion_agent.trebi.presets import PRESETS
+    from safe_diffusion_agent.methods import METHODS
     from safe_envs import TASKS
 
     table = Table("task", "cost of a step", "steps", "cost discount", "max. budget", box=None)
@@ -129,6 +134,11 @@ def list_all() -> None:
         limits = (spec.max_episode_steps, spec.cost_discount, spec.max_budget)
         table.add_row(spec.id, spec.cost, *(f"{value:g}" for value in limits))
     console.print(table)
-    console.print("\n[bold]presets[/]    " + ", ".join(PRESETS))
+    methods = Table("method", "presets", "budgets", "", box=None)
+    for name, method in METHODS.items():
+        methods.add_row(name, ", ".join(method.presets), method.budgets, method.summary)
+    console.print()
+    console.print(methods)
+    console.print()
     console.print("[bold]pretrained[/] " + (", ".join(pretrained_names()) or "none"))
     console.print("[bold]datasets[/]   " + (", ".join(minari.list_local_datasets()) or "none"))

@@ -121,10 +121,10 @@ def max_budget(
     cost_fn: CostFn = None,
 ) -> None:
     """Compute the maximum budget of a dataset by the paper's rules, and store it with it."""
-    from safe_diffusion_agent import TrebiAgent
+    from safe_diffusion_agent.methods import load_agent
     from safe_diffusion_agent.pipeline import measure_max_budget
 
-    loaded = None if agent is None else TrebiAgent.load(agent)
+    loaded = None if agent is None else load_agent(agent)
     with progress_bar("measure") as progress:
         measured = measure_max_budget(
             dataset_id,

@@ -10,7 +10,8 @@ from safe_diffusion_agent.errors import UnknownNameError
 
 Seed = Annotated[int, typer.Option(help="Fixes the whole command, on one machine.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, ... or auto.")]
-Preset = Annotated[str, typer.Option(help="paper, reference or quick; see `trebi list`.")]
+Method = Annotated[str, typer.Option(help="trebi, caps, cpq, ...; see `trebi list`.")]
+Preset = Annotated[str, typer.Option(help="paper, quick, ...; see `trebi list`.")]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="A setting to change, as key=value; can be repeated."),
@@ -57,3 +58,11 @@ def parse_ratios(text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
         raise ValueError(f"--ratios should be numbers like 0.2,0.6. Received {text!r}.") from error
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Whole numbers with commas between."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ValueError(f"--seeds should be numbers like 0,1,2. Received {text!r}.") from error

@@ -3,9 +3,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.cbook import boxplot_stats
-from scipy.stats import binomtest
+from scipy.stats import binomtest, bootstrap, trim_mean
 
-from safe_diffusion_agent.statistics import BoxStatistics, wilson_interval
+from safe_diffusion_agent.statistics import (
+    BoxStatistics,
+    conditional_value_at_risk,
+    interquartile_mean,
+    stratified_bootstrap,
+    wilson_interval,
+)
 
 
 @given(st.integers(1, 300), st.data())
@@ -36,3 +42,47 @@ def test_box_statistics_are_matplotlibs(values):
     assert box.maximum == max(values)
     inside = [v for v in values if v <= expected["q3"] + 1.5 * expected["iqr"]]
     assert box.whisker_high == max(inside)
+
+
+samples = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=40)
+
+
+@given(samples, st.floats(0.01, 1.0))
+def test_cvar_is_the_minimum_of_its_variational_form(values, tail):
+    """The minimum is attained at one of the values, so that all can be tried."""
+    x = np.array(values)
+    tried = [c + np.maximum(x - c, 0.0).mean() / tail for c in x]
+    assert conditional_value_at_risk(values, tail) == pytest.approx(min(tried), abs=1e-6)
+
+
+def test_cvar_by_hand():
+    values = [0.0] * 8 + [3.0, 5.0]
+    assert conditional_value_at_risk(values, 0.1) == 5.0
+    assert conditional_value_at_risk(values, 0.15) == pytest.approx((5.0 + 0.5 * 3.0) / 1.5)
+    assert conditional_value_at_risk(values, 1.0) == pytest.approx(0.8)
+    with pytest.raises(ValueError, match="tail in"):
+        conditional_value_at_risk(values, 0.0)
+
+
+@given(samples)
+def test_interquartile_mean_is_scipys_trimmed_mean(values):
+    assert interquartile_mean(values) == pytest.approx(trim_mean(values, 0.25), abs=1e-9)
+
+
+def test_bootstrap_interval_is_scipys():
+    scores = np.random.default_rng(0).normal(5.0, 2.0, (20, 1))
+    low, high = stratified_bootstrap(
+        scores, np.mean, rng=np.random.default_rng(1), num_resamples=5_000
+    )
+    expected = bootstrap(
+        (scores[:, 0],), np.mean, n_resamples=5_000, method="percentile",
+        rng=np.random.default_rng(2),
+    ).confidence_interval  # fmt: skip
+    assert low == pytest.approx(expected.low, abs=0.05)
+    assert high == pytest.approx(expected.high, abs=0.05)
+
+
+def test_tasks_are_resampled_apart():
+    """Of two tasks with constant scores nothing varies, however the runs are drawn."""
+    scores = np.array([[1.0, 9.0]] * 5)
+    assert stratified_bootstrap(scores, np.mean, rng=np.random.default_rng(0)) == (5.0, 5.0)

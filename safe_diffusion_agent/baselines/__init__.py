@@ -1,0 +1,1 @@
+"""The methods that TREBI is compared with; like TREBI, each has `fit` and an `Agent`."""

@@ -1,0 +1,114 @@
+"""What the agents of all baselines have in common: a network that maps states to actions."""
+
+from abc import abstractmethod
+from dataclasses import asdict
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from safe_diffusion_agent.agent import Agent, FloatArray
+from safe_diffusion_agent.baselines.transitions import Scaling
+from safe_diffusion_agent.errors import CheckpointError, UnknownNameError
+from safe_diffusion_agent.settings import from_json, override
+from safe_diffusion_agent.task import Task
+
+MAX_STATES = 1024  # acted on at once; bounds the memory of acting on many states
+
+
+class BaselineAgent(Agent):
+    """An agent whose actions come straight from its networks.
+
+    Args:
+        networks: Trained networks, as `build` makes them.
+        scaling: The one they were trained with.
+        config: Settings.
+        task: What they were trained for.
+        **common: `about`, `device` and `seed` of `Agent`.
+
+    Attributes:
+        config_class: Class of its settings.
+        changeable: Names of the settings that training leaves open.
+    """
+
+    config_class: ClassVar[Any]
+    changeable: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(
+        self, networks: nn.Module, scaling: Scaling, config: Any, task: Task, **common: Any
+    ):
+        super().__init__(task, **common)
+        self.networks: Any = networks.to(self.device).eval().requires_grad_(False)
+        self.scaling = scaling.to(self.device)
+        self.config = config
+
+    @classmethod
+    @abstractmethod
+    def build(cls, config: Any, task: Task) -> nn.Module:
+        """Makes untrained networks."""
+
+    @abstractmethod
+    def _actions(
+        self, obs: Tensor, budget: Tensor, steps: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Actions in [-1, 1], `(n, A)`, for scaled observations `(n, O)`, z and k `(n,)`."""
+
+    def act(
+        self,
+        obs: npt.ArrayLike,
+        remaining_budget: npt.ArrayLike,
+        remaining_steps: npt.ArrayLike | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> FloatArray:
+        """See `Agent.act`."""
+        states, budgets, steps = self._check_inputs(obs, remaining_budget, remaining_steps)
+        generator = self.generator if generator is None else generator
+        with torch.no_grad():
+            chunks = [
+                self._actions(self.scaling.observations(rows), budget, left, generator)
+                for rows, budget, left in zip(
+                    states.split(MAX_STATES),
+                    budgets.split(MAX_STATES),
+                    steps.split(MAX_STATES),
+                    strict=True,
+                )
+            ]
+            actions = self.scaling.to_environment(torch.cat(chunks)).cpu().numpy()
+        if not np.isfinite(actions).all():
+            raise FloatingPointError(
+                "The networks give no finite action. Check that the observation is like those in "
+                "the training data, or train again with a smaller learning rate."
+            )
+        return actions[0] if np.ndim(obs) == 1 else actions
+
+    def _state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        tensors = {f"networks/{name}": t for name, t in self.networks.state_dict().items()}
+        tensors |= {f"scaling/{name}": t for name, t in vars(self.scaling).items()}
+        return tensors, {"config": asdict(self.config)}
+
+    @classmethod
+    def _from_state(
+        cls,
+        tensors: dict[str, Tensor],
+        document: dict[str, Any],
+        settings: dict[str, Any],
+        **common: Any,
+    ) -> "BaselineAgent":
+        for name in settings:
+            if name not in cls.changeable:
+                raise UnknownNameError("setting that training leaves open", name, cls.changeable)
+        config = override(from_json(cls.config_class, document["config"]), settings)
+        networks = cls.build(config, common["task"])
+        parts: dict[str, dict[str, Tensor]] = {"networks": {}, "scaling": {}}
+        try:
+            for name, tensor in tensors.items():
+                group, _, key = name.partition("/")
+                parts[group][key] = tensor
+            networks.load_state_dict(parts["networks"])
+            scaling = Scaling(**parts["scaling"])
+        except (KeyError, RuntimeError, TypeError) as error:
+            raise CheckpointError(f"The checkpoint does not fit its own config: {error}") from error
+        return cls(networks, scaling, config, **common)

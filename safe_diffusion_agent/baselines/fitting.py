@@ -1,0 +1,208 @@
+"""Trains the networks of a baseline: what their `fit` functions share."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypedDict, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from safe_diffusion_agent.agent import resolve_device
+from safe_diffusion_agent.baselines.agent import BaselineAgent
+from safe_diffusion_agent.baselines.config import TrainingConfig
+from safe_diffusion_agent.baselines.transitions import Batch, Scaling, Transitions
+from safe_diffusion_agent.data import Episodes
+from safe_diffusion_agent.optimization import Loss, OptimizationConfig, Progress, optimize
+from safe_diffusion_agent.provenance import provenance
+from safe_diffusion_agent.task import Task
+
+AgentType = TypeVar("AgentType", bound=BaselineAgent)
+History = list[dict[str, float]]
+
+
+class FitOptions(TypedDict, total=False):
+    """Optional arguments of `fit_networks` and of every baseline's `fit`."""
+
+    seed: int
+    device: str
+    state_path: Path | None
+    save_interval: int
+    progress: Progress | None
+
+
+class Training(nn.Module):
+    """Networks in training, with what only the training needs: targets, value functions.
+
+    Args:
+        networks: What the agent will act with.
+
+    Attributes:
+        learning_rates: By the beginning of the parameters' names.
+    """
+
+    learning_rates: Mapping[str, float]
+
+    def __init__(self, networks: nn.Module):
+        super().__init__()
+        self.networks: Any = networks
+
+    @abstractmethod
+    def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Losses of a batch; each reaches the parameters of its own network only."""
+
+    def after_step(self) -> None:
+        """Moves what no gradient moves, after every optimiser step."""
+
+
+def fit_networks(
+    agent_class: type[AgentType],
+    episodes: Episodes,
+    config: Any,
+    training_of: Callable[[Any, Any, Task], Training],
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    state_path: Path | None = None,
+    save_interval: int = 1_000,
+    progress: Progress | None = None,
+) -> tuple[AgentType, History]:
+    """Trains networks on a dataset and makes an agent of them.
+
+    Args:
+        agent_class: The agent.
+        episodes: The dataset.
+        config: Settings of the method; its `training` is a `TrainingConfig`.
+        training_of: Puts new networks into what trains them, with the config and the task.
+        seed: Fixes initial weights and batches.
+        device: `"cpu"`, `"cuda"`, ... or `"auto"`.
+        state_path: See `optimize`.
+        save_interval: See `optimize`.
+        progress: See `optimize`.
+
+    Returns:
+        The agent, and the logged losses.
+
+    Raises:
+        ValueError: The settings do not fit the dataset.
+        CheckpointError: `state_path` belongs to another training.
+    """
+    data = TrainingData.of(episodes, resolve_device(device))
+    networks, history = train_networks(
+        agent_class.method,
+        data,
+        config,
+        build=lambda: agent_class.build(config, data.task),
+        training_of=training_of,
+        seed=seed,
+        state_path=state_path,
+        save_interval=save_interval,
+        progress=progress,
+    )
+    return agent_of(agent_class, networks, config, data, history, seed), history
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """A dataset as the networks see it.
+
+    Attributes:
+        episodes: The dataset.
+        task: Its task.
+        scaling: Its scaling.
+        transitions: Its transitions, on the device.
+        device: The device.
+    """
+
+    episodes: Episodes
+    task: Task
+    scaling: Scaling
+    transitions: Transitions
+    device: torch.device
+
+    @classmethod
+    def of(cls, episodes: Episodes, device: torch.device) -> "TrainingData":
+        """Prepares a dataset."""
+        scaling = Scaling.fit(episodes)
+        transitions = Transitions(episodes, scaling, device)
+        return cls(episodes, Task.of(episodes), scaling, transitions, device)
+
+
+def train_networks(
+    method: str,
+    data: TrainingData,
+    config: Any,
+    *,
+    build: Callable[[], nn.Module],
+    training_of: Callable[[Any, Any, Task], Training],
+    seed: int,
+    state_path: Path | None,
+    save_interval: int,
+    progress: Progress | None,
+) -> tuple[nn.Module, History]:
+    """Trains new networks; see `fit_networks`. `build` makes them."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)  # PyTorch initialises weights from its global generator
+        training = training_of(build(), config, data.task)
+    identity = {"method": method, "config": asdict(config), "task": asdict(data.task), "seed": seed}
+    trained, history = optimize(
+        training.to(data.device),
+        _loss(data.transitions, config.training.batch_size),
+        _optimization(config.training),
+        generator=torch.Generator(data.device).manual_seed(seed),
+        learning_rates=training.learning_rates,
+        after_step=_after_step,
+        state_path=state_path,
+        identity=identity,
+        save_interval=save_interval,
+        progress=progress,
+    )
+    networks: nn.Module = trained.get_submodule("networks")
+    return networks, history
+
+
+def agent_of(
+    agent_class: type[AgentType],
+    networks: nn.Module,
+    config: Any,
+    data: TrainingData,
+    history: History,
+    seed: int,
+) -> AgentType:
+    """The agent of trained networks, with what is known of its origin."""
+    about = {
+        "seed": seed,
+        "behavior_policy": data.episodes.metadata.get("behavior_policy"),
+        "losses": history[-1],
+        "provenance": provenance(),
+    }
+    return agent_class(networks, data.scaling, config, data.task, about=about, device=data.device)
+
+
+def _loss(transitions: Transitions, batch_size: int) -> Loss:
+    def loss(training: nn.Module, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        assert isinstance(training, Training)
+        losses = training.losses(transitions.sample(batch_size, generator), generator)
+        total = torch.stack(list(losses.values())).sum()
+        return total, {name: value.detach() for name, value in losses.items()}
+
+    return loss
+
+
+def _after_step(training: nn.Module) -> None:
+    assert isinstance(training, Training)
+    training.after_step()
+
+
+def _optimization(training: TrainingConfig) -> OptimizationConfig:
+    """Plain Adam: the average of the weights is what they are at the last step."""
+    return OptimizationConfig(
+        num_steps=training.num_steps,
+        accumulate=1,
+        learning_rate=training.critic_learning_rate,
+        decay_from=1.0,
+        ema_decay=0.0,
+        ema_interval=training.num_steps,
+        ema_start=0,
+    )

@@ -1,0 +1,145 @@
+"""Single transitions of a dataset, scaled for the networks, in random batches.
+
+Observations are normalised to zero mean and unit variance, actions to [-1, 1]; rewards and costs
+stay in the task's units. An episode that its time limit ended goes on as far as values are
+concerned: only a termination is an end.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from safe_diffusion_agent.data import Episodes
+
+# A dimension that varies by less than this, relative to its mean, is treated as constant.
+RELATIVE_STD_FLOOR = 1e-6
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """What the networks see of observations and actions.
+
+    Attributes:
+        mean: `(O,)`, mean of the observations.
+        std: `(O,)`, their standard deviation; 1 for constant dimensions.
+        center: `(A,)`, middle of the action space.
+        half_range: `(A,)`, half its width.
+    """
+
+    mean: Tensor
+    std: Tensor
+    center: Tensor
+    half_range: Tensor
+
+    @classmethod
+    def fit(cls, episodes: Episodes) -> "Scaling":
+        """The scaling of a dataset."""
+        mean = episodes.observations.mean(axis=0, dtype=np.float64)
+        std = episodes.observations.std(axis=0, dtype=np.float64)
+        std[std <= RELATIVE_STD_FLOOR * np.maximum(np.abs(mean), 1.0)] = 1.0
+        low, high = episodes.action_low, episodes.action_high
+        arrays = (mean, std, (low + high) / 2, (high - low) / 2)
+        return cls(*(torch.tensor(array, dtype=torch.float32) for array in arrays))
+
+    def to(self, device: torch.device | str) -> "Scaling":
+        """The same on another device."""
+        return Scaling(*(t.to(device) for t in vars(self).values()))
+
+    def observations(self, observations: Tensor) -> Tensor:
+        """Environment units to the networks', `(*, O)`."""
+        return (observations - self.mean) / self.std
+
+    def actions(self, actions: Tensor) -> Tensor:
+        """Environment units to the networks', `(*, A)`; clipped to the action space."""
+        return ((actions - self.center) / self.half_range).clamp(-1.0, 1.0)
+
+    def to_environment(self, actions: Tensor) -> Tensor:
+        """Networks' actions, `(*, A)`, to environment units."""
+        return actions * self.half_range + self.center
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Transitions; N of them.
+
+    Attributes:
+        obs: `(N, O)`, scaled.
+        actions: `(N, A)`, scaled.
+        rewards: `(N,)`.
+        costs: `(N,)`, in cost units.
+        next_obs: `(N, O)`, scaled.
+        continues: `(N,)`, 0 where the episode terminated, else 1.
+        spent: `(N,)`, what the episode had spent before, discounted: sum of gamma_c^k c_k, k < t.
+        positions: `(N,)`, t.
+    """
+
+    obs: Tensor
+    actions: Tensor
+    rewards: Tensor
+    costs: Tensor
+    next_obs: Tensor
+    continues: Tensor
+    spent: Tensor
+    positions: Tensor
+
+
+class Transitions:
+    """All transitions of a dataset on one device.
+
+    Args:
+        episodes: The dataset.
+        scaling: Its scaling.
+        device: Where to keep the tensors.
+    """
+
+    def __init__(self, episodes: Episodes, scaling: Scaling, device: torch.device):
+        num_episodes, lengths = len(episodes.lengths), episodes.lengths
+        first_steps = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+        episode_of = np.repeat(np.arange(num_episodes), lengths)
+        steps = np.arange(len(episodes.rewards))
+        positions = steps - first_steps[episode_of]
+        continues = np.ones(len(steps))
+        continues[(first_steps + lengths - 1)[episodes.terminated]] = 0.0
+        rows = steps + episode_of  # an episode of T steps has T + 1 observations
+
+        def tensor(values: npt.NDArray[np.generic]) -> Tensor:
+            return torch.as_tensor(values, dtype=torch.float32, device=device)
+
+        self.num = len(steps)
+        scaling = scaling.to(device)
+        observations = scaling.observations(tensor(episodes.observations))
+        self._all = Batch(
+            obs=observations[rows],
+            actions=scaling.actions(tensor(episodes.actions)),
+            rewards=tensor(episodes.rewards),
+            costs=tensor(episodes.costs),
+            next_obs=observations[rows + 1],
+            continues=tensor(continues),
+            spent=tensor(_spent_before(episodes, first_steps)),
+            positions=tensor(positions),
+        )
+
+    def get(self, indices: Tensor) -> Batch:
+        """The transitions of the given indices `(N,)`, as they follow one another in the data."""
+        return Batch(*(tensor[indices] for tensor in vars(self._all).values()))
+
+    def sample(self, num: int, generator: torch.Generator) -> Batch:
+        """Random transitions, with replacement."""
+        return self.get(
+            torch.randint(self.num, (num,), generator=generator, device=generator.device)
+        )
+
+
+def _spent_before(
+    episodes: Episodes, first_steps: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """Discounted cost of each episode before each of its steps, in one flat array."""
+    parts = []
+    for first, length in zip(first_steps, episodes.lengths, strict=True):
+        costs = episodes.costs[first : first + length]
+        sums = np.cumsum(costs * episodes.cost_discount ** np.arange(length))
+        parts.append(np.concatenate([[0.0], sums[:-1]]))
+    return np.concatenate(parts)

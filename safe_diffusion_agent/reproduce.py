@@ -1,0 +1,285 @@
+"""`trebi reproduce`: the paper's comparison, made again, figure by figure.
+
+A figure needs datasets, trainings and evaluations. Each is a job whose result is a file: what is
+there already is not made again, so that an interrupted reproduction continues.
+"""
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from safe_diffusion_agent import comparison
+from safe_diffusion_agent.checkpoint import write_text
+from safe_diffusion_agent.collection import CollectConfig, collect, default_dataset_id
+from safe_diffusion_agent.comparison import Evaluated
+from safe_diffusion_agent.evaluation import EvaluationConfig
+from safe_diffusion_agent.figures import ComparisonPanel, draw_comparison
+from safe_diffusion_agent.manifest import MANIFEST
+from safe_diffusion_agent.methods import METHODS, method_of
+from safe_diffusion_agent.paper_figures import PaperFigure, Scale, paper_figure, scale_of
+from safe_diffusion_agent.pipeline import PathLike, Progress, evaluate, train
+from safe_diffusion_agent.provenance import provenance
+from safe_envs import task_spec
+
+NUM_RANDOM_BUDGETS = 100  # Lin et al. 2023, App. E
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One training with its evaluation.
+
+    Attributes:
+        collect: What to collect.
+        dataset_id: Minari id of the dataset.
+        method: One of `METHODS`.
+        label: What it is called in figures and tables.
+        preset: Of the method.
+        settings: Settings that differ from the preset's.
+        seed: Of the training.
+        evaluation: What to evaluate.
+        folder: Where it keeps its files.
+    """
+
+    collect: CollectConfig
+    dataset_id: str
+    method: str
+    label: str
+    preset: str
+    settings: dict[str, Any]
+    seed: int
+    evaluation: EvaluationConfig
+    folder: Path
+
+    @property
+    def task(self) -> str:
+        """Task and quality of the dataset."""
+        return f"{self.collect.env_id} {self.collect.quality}"
+
+    @property
+    def results(self) -> Path:
+        """Folder of the evaluation."""
+        kind = "random" if self.evaluation.random_ratios else "ratios"
+        return self.folder / f"{kind}-{self.evaluation.num_episodes}"
+
+    @property
+    def done(self) -> bool:
+        """Whether its results are there, of the settings as they are now."""
+        path = self.results / "results.json"
+        if not path.exists():
+            return False
+        document: dict[str, Any] = json.loads(path.read_text())
+        stored = document["agent"]["config"], document["evaluation"]["seed"]
+        config = METHODS[self.method].config(self.preset, self.collect.env_id, **self.settings)
+        return stored == (json.loads(json.dumps(asdict(config))), self.evaluation.seed)
+
+
+def plan(
+    figure: PaperFigure,
+    scale: Scale,
+    runs: Path,
+    *,
+    tasks: Sequence[str] | None = None,
+    methods: Sequence[str] | None = None,
+) -> list[Job]:
+    """The jobs of a figure.
+
+    Args:
+        figure: The figure.
+        scale: How large.
+        runs: Folder of the jobs.
+        tasks: Only these tasks. None: all of the figure.
+        methods: These methods instead of the figure's, as `method` or `method:preset`.
+
+    Raises:
+        UnknownNameError: There is no such method or task.
+        ValueError: The figure has none of these tasks.
+    """
+    wanted = None if tasks is None else [task_spec(task).id for task in tasks]
+    jobs = []
+    for env_id, quality in figure.datasets:
+        if wanted is not None and env_id not in wanted:
+            continue
+        config, dataset_id = _dataset(env_id, quality, scale)
+        for given in methods or figure.methods:
+            method, _, preset = given.partition(":")
+            method_of(method)
+            for variant, settings in figure.variants.items():
+                folder = runs / dataset_id.replace("/", "-") / (preset or scale.preset) / method
+                jobs += [
+                    Job(
+                        collect=config,
+                        dataset_id=dataset_id,
+                        method=method,
+                        label=variant or given,
+                        preset=preset or scale.preset,
+                        settings=dict(settings),
+                        seed=seed,
+                        evaluation=_evaluation(method, figure, scale, seed),
+                        folder=folder / variant.replace(" ", "") / f"seed-{seed}",
+                    )
+                    for seed in scale.seeds
+                ]
+    if not jobs:
+        known = ", ".join(sorted({env_id for env_id, _ in figure.datasets}))
+        raise ValueError(f"The figure has none of these tasks. It has: {known}.")
+    return jobs
+
+
+def _dataset(env_id: str, quality: str, scale: Scale) -> tuple[CollectConfig, str]:
+    """What to collect, and its Minari id; a dataset that is cut short has another one."""
+    config = CollectConfig(env_id=env_id, quality=quality)
+    for known in MANIFEST:
+        if (known.env_id, known.quality) == (env_id, quality):
+            config = known
+    dataset_id, cut = default_dataset_id(env_id, quality), config
+    if scale.max_steps is not None:
+        train_steps = config.train_steps and min(config.train_steps, scale.max_steps)
+        num_steps = min(config.num_steps, scale.max_steps)
+        cut = replace(config, num_steps=num_steps, train_steps=train_steps)
+    return cut, dataset_id if cut == config else dataset_id.replace("-v0", "-small-v0")
+
+
+def _evaluation(method: str, figure: PaperFigure, scale: Scale, seed: int) -> EvaluationConfig:
+    """Seeds of trainings have start states of their own; lines need but one budget."""
+    if figure.random_ratios:
+        return EvaluationConfig(num_episodes=NUM_RANDOM_BUDGETS, seed=seed, random_ratios=True)
+    config = EvaluationConfig(num_episodes=scale.num_episodes, seed=seed)
+    return config if METHODS[method].constrained else replace(config, ratios=(1.0,))
+
+
+def run_job(job: Job, device: str = "auto") -> None:
+    """Trains and evaluates; each is skipped if it is done."""
+    agent = train(
+        job.dataset_id,
+        job.folder,
+        method=job.method,
+        preset=job.preset,
+        seed=job.seed,
+        settings=job.settings,
+        device=device,
+    )
+    evaluate(agent, job.results, env_id=job.collect.env_id, config=job.evaluation)
+
+
+def reproduce(
+    name: str,
+    *,
+    out: PathLike = "results/reproduce",
+    runs: PathLike = "runs/reproduce",
+    scale: str = "small",
+    tasks: Sequence[str] | None = None,
+    methods: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+    num_episodes: int | None = None,
+    workers: int = 1,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Path:
+    """Makes a figure of the paper again, with its numbers.
+
+    The folder `out/<name>` gets `episodes.csv` (one evaluated episode per line), `summary.csv` (one
+    budget per line), `overall.csv` (one method), the figure, and `about.json`: what made them.
+
+    Args:
+        name: One of `FIGURES`.
+        out: Folder of the results.
+        runs: Folder of the jobs.
+        scale: One of `SCALES`.
+        tasks: Only these tasks.
+        methods: See `plan`.
+        seeds: Seeds of the trainings, instead of the scale's.
+        num_episodes: Per budget and seed, instead of the scale's.
+        workers: Processes.
+        device: `"cpu"`, `"cuda"`, ... or `"auto"`.
+        progress: Called after every job as `progress(done, total)`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UnknownNameError: There is no such figure, scale, task or method.
+    """
+    figure, size = paper_figure(name), scale_of(scale)
+    size = replace(
+        size,
+        seeds=tuple(seeds or size.seeds),
+        num_episodes=num_episodes or size.num_episodes,
+    )
+    jobs = plan(figure, size, Path(runs), tasks=tasks, methods=methods)
+    for dataset_id, config in {job.dataset_id: job.collect for job in jobs}.items():
+        collect(config, dataset_id=dataset_id)
+    _run_all(jobs, workers, device, progress)
+    folder = Path(out) / name
+    runs_done = [
+        Evaluated(
+            task=job.task,
+            method=job.label,
+            seed=job.seed,
+            episodes=comparison.read_episodes(job.results / "episodes.csv"),
+        )
+        for job in jobs
+    ]
+    random = figure.random_ratios
+    tables = {"episodes": comparison.tidy(runs_done)}
+    tables["summary"] = comparison.summary(runs_done, random_ratios=random)
+    if not random:
+        tables["overall"] = comparison.overall(runs_done)
+    for table, rows in tables.items():
+        write_text(folder / f"{table}.csv", comparison.to_table(rows))
+    draw_comparison(
+        _panels(jobs, runs_done),
+        folder / f"{name}.png",
+        title=f"{figure.title}: preset {size.preset}, {len(size.seeds)} training seeds, "
+        f"{jobs[0].evaluation.num_episodes} episodes each",
+        random_ratios=random,
+    )
+    about = {"figure": name, "title": figure.title, "scale": asdict(size)} | provenance()
+    write_text(folder / "about.json", json.dumps(about, indent=2) + "\n")
+    return folder
+
+
+def _run_all(jobs: Sequence[Job], workers: int, device: str, progress: Progress | None) -> None:
+    missing = [job for job in jobs if not job.done]
+    done = len(jobs) - len(missing)
+
+    def count() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, len(jobs))
+
+    if workers == 1:
+        for job in missing:
+            run_job(job, device)
+            count()
+        return
+    with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        for future in as_completed([pool.submit(run_job, job, device) for job in missing]):
+            future.result()
+            count()
+
+
+def _panels(jobs: Sequence[Job], runs_done: Sequence[Evaluated]) -> list[ComparisonPanel]:
+    panels = []
+    for task in dict.fromkeys(job.task for job in jobs):
+        episodes: dict[str, list[Any]] = {}
+        lines: dict[str, float] = {}
+        for job, run in zip(jobs, runs_done, strict=True):
+            if job.task == task:
+                document = json.loads((job.results / "results.json").read_text())
+                behavior = document["behavior_policy"]
+                if behavior:
+                    lines["the data's policy"] = behavior["mean_return"]
+                if METHODS[job.method].constrained:
+                    episodes.setdefault(job.label, []).extend(run.episodes)
+                else:
+                    returns = [episode.episode_return for episode in run.episodes]
+                    lines.setdefault(job.label, sum(returns) / len(returns))
+        panels.append(ComparisonPanel(name=task, episodes=episodes, lines=lines))
+    return panels

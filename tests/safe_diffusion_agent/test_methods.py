@@ -1,0 +1,170 @@
+"""What every method keeps, whatever it is. A new row of METHODS is tested by being there."""
+
+import copy
+import json
+import math
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+
+from safe_diffusion_agent.errors import CheckpointError, UnknownNameError
+from safe_diffusion_agent.evaluation import EvaluationConfig
+from safe_diffusion_agent.methods import METHODS, load_agent, method_of
+from safe_diffusion_agent.pipeline import evaluate, train
+from safe_diffusion_agent.settings import from_json
+
+SMALL = {"num_steps": 6, "batch_size": 32}
+SMALLER = {
+    "trebi": {"base_width": 32},
+    "diffuser": {"base_width": 32},
+    "cpq": {"ratios": (0.2, 1.0)},
+    "bcq-lagrangian": {"ratios": (0.2, 1.0)},
+}
+OBSERVATIONS = np.array([[-1.0, 0.0, 0.0], [0.9, 0.1, 2.0], [0.0, 1.0, -3.0]], np.float32)
+BUDGETS, STEPS = np.array([0.5, 30.0, math.inf]), np.array([200, 50, 1])
+
+every_method = pytest.mark.parametrize("method", METHODS)
+
+
+@pytest.fixture(scope="module")
+def agents(tiny_episodes):
+    made = {}
+
+    def agent(method):
+        if method not in made:
+            config = METHODS[method].config("quick", **SMALL, **SMALLER.get(method, {}))
+            made[method], _ = METHODS[method].fit(tiny_episodes, config, seed=0, device="cpu")
+        return made[method]
+
+    return agent
+
+
+@every_method
+def test_every_method_has_the_two_presets_and_configs_that_survive_json(method):
+    for preset in ("paper", "quick"):
+        config = METHODS[method].config(preset, "safe/Pendulum-v0")
+        assert config.preset == preset
+        assert from_json(type(config), json.loads(json.dumps(asdict(config)))) == config
+
+
+@every_method
+def test_acts_on_one_state_and_on_many(agents, method):
+    agent = agents(method)
+    one = agent.act(OBSERVATIONS[0], 10.0, 100)
+    many = agent.act(OBSERVATIONS, BUDGETS, STEPS)
+    assert one.shape == (1,) and many.shape == (3, 1)
+    assert one.dtype == many.dtype == np.float32
+    assert np.abs(many).max() <= 2.0
+    assert np.isfinite(agent.act(OBSERVATIONS, -5.0, 3)).all()
+
+
+@every_method
+def test_same_seed_same_actions_and_new_noise_goes_on(agents, method):
+    agent = agents(method)
+    actions = [
+        agent.act(OBSERVATIONS, BUDGETS, STEPS, generator=agent.new_generator()) for _ in range(2)
+    ]
+    np.testing.assert_array_equal(*actions)
+
+
+@every_method
+def test_a_saved_agent_acts_the_same(agents, method, tmp_path):
+    agent = agents(method)
+    agent.save(tmp_path)
+    loaded = load_agent(tmp_path, device="cpu")
+    assert type(loaded) is type(agent) and loaded.config == agent.config
+    assert loaded.task == agent.task and loaded.about == json.loads(json.dumps(agent.about))
+    np.testing.assert_array_equal(
+        agent.act(OBSERVATIONS, BUDGETS, STEPS, generator=agent.new_generator()),
+        loaded.act(OBSERVATIONS, BUDGETS, STEPS, generator=loaded.new_generator()),
+    )
+    other = "caps" if method != "caps" else "bc"
+    with pytest.raises(CheckpointError, match=f"should be a checkpoint of {other!r}"):
+        METHODS[other].agent_class.load(tmp_path)
+    with pytest.raises(UnknownNameError, match="num_stepps"):
+        load_agent(tmp_path, num_stepps=3)
+
+
+@every_method
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([0.0, 1.0], 1.0, 10), r"shape \(3,\) or \(n, 3\). Received \(2,\)"),
+        (([0.0, math.nan, 0.0], 1.0, 10), "finite. Received nan at"),
+        ((OBSERVATIONS[0], math.nan, 10), "remaining_budget should be a number"),
+        ((OBSERVATIONS, [1.0, 2.0], 10), r"one per state \(3,\)"),
+        ((OBSERVATIONS[0], 1.0, 0), "remaining_steps should be from 1 to 200"),
+    ],
+)
+def test_refuses_what_makes_no_sense(agents, method, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        agents(method).act(*arguments)
+
+
+@every_method
+def test_a_training_that_was_killed_ends_like_one_that_was_not(tiny_episodes, method, tmp_path):
+    settings = SMALL | SMALLER.get(method, {})
+    config = METHODS[method].config("quick", **settings)
+    whole, _ = METHODS[method].fit(tiny_episodes, config, seed=3, device="cpu")
+
+    def killed(done, total, **_):
+        if done == total - 2:
+            raise KeyboardInterrupt
+
+    options = {"seed": 3, "device": "cpu", "state_path": tmp_path / "training.safetensors"}
+    with pytest.raises(KeyboardInterrupt):
+        METHODS[method].fit(tiny_episodes, config, **options, save_interval=1, progress=killed)
+    again, _ = METHODS[method].fit(tiny_episodes, config, **options)
+    np.testing.assert_array_equal(
+        whole.act(OBSERVATIONS, BUDGETS, STEPS, generator=whole.new_generator()),
+        again.act(OBSERVATIONS, BUDGETS, STEPS, generator=again.new_generator()),
+    )
+
+
+@pytest.mark.parametrize("method", ["cpq", "bcq-lagrangian"])
+def test_methods_of_fixed_budgets_act_by_the_budget_of_the_episode(agents, method):
+    agent = copy.deepcopy(agents(method))
+    for parameter in agent.networks[1].parameters():
+        parameter.data.mul_(1.5)  # so short a training leaves both budgets nearly the same
+    strict, lax = agent.for_budget(14.0), agent.for_budget(math.inf)
+    assert (strict.config.ratios, lax.config.ratios) == ((0.2,), (1.0,))
+
+    def act(one, budget):
+        return one.act(OBSERVATIONS, budget, 100, generator=one.new_generator())
+
+    np.testing.assert_array_equal(act(strict, 12.0), act(strict, 60.0))
+    assert not np.array_equal(act(strict, 12.0), act(lax, 12.0))
+    np.testing.assert_array_equal(act(agent, 12.0), act(strict, 12.0))
+    np.testing.assert_array_equal(act(agent, math.inf), act(lax, 12.0))
+
+
+def test_unconstrained_methods_do_not_look_at_the_budget(agents):
+    for name, method in METHODS.items():
+        if not method.constrained:
+            agent = agents(name)
+            actions = [
+                agent.act(OBSERVATIONS, budget, STEPS, generator=agent.new_generator())
+                for budget in (0.0, 60.0)
+            ]
+            np.testing.assert_array_equal(*actions)
+
+
+@pytest.mark.parametrize("method", ["caps", "cpq"])
+def test_the_road_from_data_to_results(tiny_dataset, tmp_path, method):
+    settings = SMALL | SMALLER.get(method, {})
+    agent = train(tiny_dataset, tmp_path, method=method, settings=settings, device="cpu")
+    assert (tmp_path / "losses.csv").exists() and not list(tmp_path.glob("training*"))
+    again = train(tiny_dataset, tmp_path, method=method, settings=settings, device="cpu")
+    assert again.config == agent.config
+    with pytest.raises(CheckpointError, match=f"method {method!r}"):
+        train(tiny_dataset, tmp_path, method="bc", settings=SMALL)
+    config = EvaluationConfig(ratios=(0.2, 1.0), num_episodes=2, max_budget=60.0)
+    document = evaluate(agent, tmp_path / "evaluation", config=config)
+    assert document["agent"]["method"] == method
+    assert [row["ratio"] for row in document["budgets"]] == [0.2, 1.0]
+
+
+def test_an_unknown_method_suggests_one():
+    with pytest.raises(UnknownNameError, match="Did you mean 'caps'"):
+        method_of("cap")

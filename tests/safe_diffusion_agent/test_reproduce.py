@@ -1,0 +1,117 @@
+"""The runner of the paper's figures at toy size, and its tables against hand-made episodes."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from safe_diffusion_agent import paper_figures, reproduce
+from safe_diffusion_agent.collection import CollectConfig
+from safe_diffusion_agent.comparison import Evaluated, overall, read_episodes, summary, tidy
+from safe_diffusion_agent.errors import UnknownNameError
+from safe_diffusion_agent.evaluation import EpisodeResult, to_csv
+from safe_diffusion_agent.methods import METHODS
+from safe_diffusion_agent.paper_figures import FIGURES, SCALES, PaperFigure
+
+
+def episode(ratio, cost, episode_return=1.0, budget=10.0) -> EpisodeResult:
+    return EpisodeResult(
+        ratio=ratio, budget=budget, episode=0, episode_return=episode_return, cost=cost,
+        undiscounted_cost=cost, normalized_cost=cost / budget, over_budget=cost > budget,
+        num_steps=5,
+    )  # fmt: skip
+
+
+def test_episodes_survive_their_csv(tmp_path):
+    episodes = [episode(0.2, 3.25), episode(1.0, 12.0, -1.5)]
+    (tmp_path / "episodes.csv").write_text(to_csv(episodes))
+    assert read_episodes(tmp_path / "episodes.csv") == episodes
+
+
+def test_summary_by_hand():
+    runs = [
+        Evaluated(task="t", method="m", seed=seed, episodes=[episode(0.2, cost, value)] * 10)
+        for seed, cost, value in ((0, 4.0, 1.0), (1, 14.0, 3.0))
+    ]
+    (row,) = summary(runs)
+    assert (row["num_seeds"], row["num_episodes"], row["num_over"]) == (2, 20, 10)
+    assert (row["mean_return"], row["std_over_seeds"], row["mean_cost"]) == (2.0, 1.0, 9.0)
+    assert row["share_over"] == 0.5 and row["cvar_overrun"] == 4.0
+    assert row["normalized_cost_max"] == pytest.approx(1.4)
+    assert len(tidy(runs)) == 20 and tidy(runs)[-1]["training_seed"] == 1
+
+
+def test_random_budgets_are_summarised_by_fifths():
+    ratios = (0.01, 0.2, 0.21, 0.99)
+    runs = [Evaluated(task="t", method="m", seed=0, episodes=[episode(r, 1.0) for r in ratios])]
+    rows = summary(runs, random_ratios=True)
+    assert [(row["ratio"], row["num_episodes"]) for row in rows] == [(0.2, 2), (0.4, 1), (1.0, 1)]
+
+
+def test_overall_is_the_interquartile_mean_over_seeds_and_budgets():
+    runs = [
+        Evaluated(
+            task="t", method="m", seed=seed,
+            episodes=[episode(0.2, 1.0, 10.0 * seed), episode(1.0, 1.0, 10.0 * seed + 1.0)],
+        )
+        for seed in range(4)
+    ]  # fmt: skip
+    (row,) = overall(runs, num_resamples=200)
+    assert row["interquartile_mean_return"] == np.mean([10.0, 11.0, 20.0, 21.0])
+    assert row["return_low"] < 15.5 < row["return_high"]
+
+
+def test_every_figure_names_methods_and_settings_that_exist():
+    for figure in FIGURES.values():
+        for method in figure.methods:
+            for settings in figure.variants.values():
+                for scale in SCALES.values():
+                    METHODS[method].config(scale.preset, "safe/Pendulum-v0", **settings)
+
+
+def test_the_plan_of_the_first_figure(tmp_path):
+    jobs = reproduce.plan(
+        FIGURES["fig1"], SCALES["paper"], tmp_path, tasks=["safe/Pendulum-v0"], methods=["bc"]
+    )
+    assert [job.seed for job in jobs] == [0, 1, 2]
+    assert {job.dataset_id for job in jobs} == {"safe-envs/pendulum/sac-replay-v0"}
+    assert len({job.folder for job in jobs}) == 3
+    assert jobs[0].evaluation.ratios == (1.0,) and jobs[0].evaluation.num_episodes == 60
+    (job,) = reproduce.plan(
+        FIGURES["fig1"], SCALES["small"], tmp_path, tasks=["safe/Pendulum-v0"],
+        methods=["trebi:reference"],
+    )  # fmt: skip
+    assert (job.method, job.preset, job.label) == ("trebi", "reference", "trebi:reference")
+    with pytest.raises(ValueError, match="none of these tasks. It has: safe/BallReach"):
+        reproduce.plan(FIGURES["fig3"], SCALES["small"], tmp_path, tasks=["safe/Pendulum-v0"])
+    with pytest.raises(UnknownNameError, match="figure 'fig7'"):
+        reproduce.reproduce("fig7")
+
+
+@pytest.mark.parametrize("random_ratios", [False, True])
+def test_a_figure_is_made_once(tiny_dataset, tmp_path, monkeypatch, random_ratios):
+    figure = PaperFigure(
+        title="toy", datasets=(("safe/Pendulum-v0", "replay"),), methods=("caps", "bc"),
+        variants={"": {"num_steps": 4, "batch_size": 16}}, random_ratios=random_ratios,
+    )  # fmt: skip
+    monkeypatch.setitem(paper_figures.FIGURES, "toy", figure)
+    monkeypatch.setattr(
+        reproduce, "_dataset", lambda *_: (CollectConfig(env_id="safe/Pendulum-v0"), tiny_dataset)
+    )
+    monkeypatch.setattr(reproduce, "collect", lambda *_, **__: None)
+    monkeypatch.setattr(reproduce, "NUM_RANDOM_BUDGETS", 5)
+    options = {"out": tmp_path / "out", "runs": tmp_path / "runs", "device": "cpu"}
+    folder = reproduce.reproduce("toy", seeds=[0, 1], num_episodes=2, **options)
+    about = json.loads((folder / "about.json").read_text())
+    assert about["scale"]["seeds"] == [0, 1] and about["versions"]["torch"]
+    with (folder / "episodes.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    per_seed = {"caps": 5, "bc": 5} if random_ratios else {"caps": 10, "bc": 2}
+    for method, number in per_seed.items():
+        assert len([row for row in rows if row["method"] == method]) == 2 * number
+    assert (folder / "toy.png").stat().st_size > 5_000
+    assert (folder / "overall.csv").exists() != random_ratios
+
+    monkeypatch.setattr(reproduce, "run_job", pytest.fail)
+    reproduce.reproduce("toy", seeds=[0, 1], num_episodes=2, **options)
