@@ -142,6 +142,7 @@ class FrontierConfig:
         real_steps: Longest real piece.
         real_expectile: Expectile for real pieces.
         branch_expectile: Expectile for the best of a state's branches.
+        branch_share: Share of imagined branches in a batch.
         num_branches: States that branches are imagined from at a time.
         num_diffusion_branches: Branches per state that the diffusion model proposes.
         branch_interval: Steps after which new branches are imagined.
@@ -161,15 +162,19 @@ class FrontierConfig:
     real_steps: int = 8
     real_expectile: float = 0.9
     branch_expectile: float = 0.6
+    branch_share: float = 0.5
     num_branches: int = 10_000
     num_diffusion_branches: int = 2
     branch_interval: int = 2_500
     calibration_episodes: int = 60
 
     def __post_init__(self) -> None:
-        check_shares(self, ("held_out_share", "target_rate", "real_expectile", "branch_expectile"))
+        check_shares(
+            self,
+            ("held_out_share", "target_rate", "real_expectile", "branch_expectile", "branch_share"),
+        )
         positive = {field.name for field in fields(self)}
-        positive -= {"num_diffusion_branches", "calibration_episodes"}
+        positive -= {"branch_share", "num_diffusion_branches", "calibration_episodes"}
         check_positive(self, sorted(positive))
 
 

@@ -84,25 +84,28 @@ class CriticLoss:
     def __call__(
         self, training: nn.Module, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss of one batch, half of it real and half of it imagined."""
+        """Loss of one batch, real pieces first and then imagined branches."""
         assert isinstance(training, CriticTraining)
         if self._branches is None or training.steps % self.config.branch_interval == 0:
             self._branches = self._imagine(training.critic, generator)
-        half = self.config.critic_batch_size // 2
-        critic, num = training.critic, 2 * half
+        critic, num = training.critic, self.config.critic_batch_size
+        num_imagined = round(self.config.branch_share * num)
+        num_real = num - num_imagined
         steps_left = torch.randint(
             1, critic.max_steps + 1, (num,), generator=generator, device=generator.device
         ).to(torch.float32)
         multipliers = random_multipliers(num, generator)
         with torch.no_grad():
-            real = self._real(half, steps_left[:half], generator)
-            best = self._imagined(training, steps_left[half:], multipliers[half:], generator)
+            real = self._real(num_real, steps_left[:num_real], generator)
+            best = self._imagined(
+                training, steps_left[num_real:], multipliers[num_real:], generator
+            )
             backup = Backup(*(torch.cat(both) for both in zip(vars(real).values(), best)))
             returns, costs = targets(training.target, backup, steps_left, multipliers)
         expectiles = torch.cat(
             [
-                returns.new_full((half,), self.config.real_expectile),
-                returns.new_full((half,), self.config.branch_expectile),
+                returns.new_full((num_real,), self.config.real_expectile),
+                returns.new_full((num_imagined,), self.config.branch_expectile),
             ]
         )
         predicted = critic(backup.obs, steps_left, multipliers)

@@ -60,6 +60,7 @@ FRONTIER = replace(QUICK, preset="frontier").override(
     cost_quantiles=(),
     cost_quantile=None,
     budget_margin=0.0,
+    num_candidates=8,
     risk=0.05,
 )
 
