@@ -32,7 +32,8 @@ class ComparisonPanel:
     lines: Mapping[str, float]
 
 
-def _write(figure: Figure, path: Path) -> None:
+def write_figure(figure: Figure, path: Path) -> None:
+    """Writes a figure atomically, in the format of the file's ending."""
     with matplotlib.rc_context({"svg.hashsalt": "safe-diffusion-agent"}):
         write_atomically(
             path,
@@ -91,7 +92,7 @@ def draw_evaluation(
         bottom.text(0.52, mean_return, behavior_policy["name"], color=GRAY, fontsize=9, va="bottom")
     bottom.set_ylabel("return")
     bottom.set_xlabel("budget / maximum budget")
-    _write(figure, path)
+    write_figure(figure, path)
 
 
 def draw_comparison(
@@ -128,7 +129,7 @@ def draw_comparison(
         handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0.02), ncols=5, frameon=False
     )
     figure.suptitle(title)
-    _write(figure, path)
+    write_figure(figure, path)
 
 
 def _draw_boxes(axes: Any, panel: ComparisonPanel, name: str) -> None:
@@ -174,7 +175,7 @@ def draw_losses(history: Sequence[Mapping[str, float]], path: Path) -> None:
         axes.set_title(name.replace("_", " "))
         axes.set_xlabel("step")
         axes.spines[["top", "right"]].set_visible(False)
-    _write(figure, path)
+    write_figure(figure, path)
 
 
 def draw_budget_over_time(
@@ -208,7 +209,7 @@ def draw_budget_over_time(
     panels[0].axhline(0.0, color="black", linewidth=0.8)
     panels[0].legend(frameon=False, ncols=len(runs), loc="lower center", bbox_to_anchor=(0.5, 1.0))
     panels[-1].set_xlabel("step")
-    _write(figure, path)
+    write_figure(figure, path)
 
 
 def draw_dataset(
@@ -264,4 +265,4 @@ def draw_dataset(
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title)
     figure.tight_layout()
-    _write(figure, path)
+    write_figure(figure, path)

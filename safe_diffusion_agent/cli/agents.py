@@ -1,4 +1,4 @@
-"""Commands on agents: `trebi train`, `evaluate`, `run`, and `list`."""
+"""Commands on agents: `trebi train`, `evaluate`, `run`, `inspect`, and `list`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -118,6 +118,35 @@ def run(
         progress_of=progress_bar,
     )
     show_evaluation(document, out / "evaluation")
+
+
+@app.command(epilog="Example: trebi inspect pendulum --budget 20 --step 60")
+def inspect(
+    agent: Annotated[str, typer.Argument(help="Folder of a run, or name of a pretrained agent.")],
+    out: Annotated[Path, typer.Option(help="Picture of the decision.")] = Path("decision.png"),
+    env_id: Annotated[str | None, typer.Option("--env", help="Task; default: the agent's.")] = None,
+    budget: Annotated[
+        float | None, typer.Option(help="Of the episode; default: half the maximum.")
+    ] = None,
+    step: Annotated[int, typer.Option(help="Steps before the decision.")] = 0,
+    seed: Seed = 0,
+    device: Device = "auto",
+    settings: Settings = None,
+) -> None:
+    """Show what a TREBI agent is and how far it trusts its models, and draw one decision."""
+    from safe_diffusion_agent.decision_figure import draw_decision
+    from safe_diffusion_agent.inspection import decision_at, facts
+    from safe_diffusion_agent.trebi.agent import TrebiAgent
+
+    loaded = TrebiAgent.load(agent, device=device, seed=seed, **parse_settings(settings))
+    table = Table(box=None, show_header=False)
+    for name, text in facts(loaded).items():
+        table.add_row(f"[bold]{name}[/]", text)
+    console.print(table)
+    chosen = 0.5 * loaded.task.max_budget if budget is None else budget
+    decision = decision_at(loaded, budget=chosen, step=step, env_id=env_id, seed=seed)
+    draw_decision(decision, out)
+    console.print(f"written: {out}")
 
 
 @app.command(name="list", epilog="Example: trebi list")

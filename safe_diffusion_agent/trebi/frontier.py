@@ -76,8 +76,19 @@ class Judge:
         """Most return and least cost of each plan up to the end of the episode, `(N,)` each.
 
         Args:
-            trajectories: `(N, H, A + O)`, normalised. Of the observations only the first counts.
+            trajectories: See `curves`.
             budget: `(N,)`, in cost units.
+            steps_left: See `curves`.
+        """
+        returns, costs = self.curves(trajectories, steps_left)
+        multipliers = self.multipliers(budget) * self.critic.multiplier_unit()
+        return BOUNDS[self.bound](returns, costs, budget, multipliers)
+
+    def curves(self, trajectories: Tensor, steps_left: Tensor) -> tuple[Tensor, Tensor]:
+        """Return and cost of each plan and what may follow it, for each multiplier, `(N, G)` each.
+
+        Args:
+            trajectories: `(N, H, A + O)`, normalised. Of the observations only the first counts.
             steps_left: `(N,)`, >= 1.
         """
         act_dim = len(self.critic.action_low)
@@ -90,11 +101,9 @@ class Judge:
         returns, costs = self.frontier(last_obs, steps_left - taken)
         discount = survival * self.critic.discount**taken
         cost_discount = survival * self.critic.cost_discount**taken
-        return BOUNDS[self.bound](
+        return (
             plan_return[:, None] + discount[:, None] * returns,
             plan_cost[:, None] + cost_discount[:, None] * costs,
-            budget,
-            self.multipliers(budget) * self.critic.multiplier_unit(),
         )
 
     def frontier(self, obs: Tensor, steps_left: Tensor) -> tuple[Tensor, Tensor]:

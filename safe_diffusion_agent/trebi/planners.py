@@ -194,12 +194,15 @@ class FrontierPlanner(Planner):
         planner = self.config.planner
         return planner.num_candidates + planner.critic_plans * len(MULTIPLIERS)
 
+    def judge(self) -> Judge:
+        """What the plans are judged by."""
+        return Judge(self.networks.dynamics, self.networks.critic, self.config.planner.bound)
+
     def __call__(
         self, obs: Tensor, budget: Tensor, steps: Tensor, generator: torch.Generator
     ) -> Choice:
         """See `Planner`."""
-        planner, act_dim = self.config.planner, self.task.act_dim
-        judge = Judge(self.networks.dynamics, self.networks.critic, planner.bound)
+        planner, act_dim, judge = self.config.planner, self.task.act_dim, self.judge()
         start = self.normalizer.normalize(obs, slice(act_dim, None))
         row_obs = obs.repeat_interleave(planner.num_candidates, 0)
         row_steps = steps.repeat_interleave(planner.num_candidates, 0)

@@ -1,0 +1,143 @@
+"""What an agent is, and what it saw when it made one decision."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from safe_diffusion_agent.trebi.agent import TrebiAgent
+from safe_diffusion_agent.trebi.frontier import Judge
+from safe_diffusion_agent.trebi.plan import Plan
+from safe_diffusion_agent.trebi.planners import FrontierPlanner
+from safe_envs import BudgetObservation
+
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One decision of an agent.
+
+    Attributes:
+        observation: `(O,)`.
+        remaining_budget: In cost units.
+        remaining_steps: Steps up to the time limit.
+        margin: What the agent held back of the budget.
+        plan: The plan, with its candidates.
+        curves: With `judge="frontier"`: cost and return `(K, G)` that the agent foresees for each
+            candidate and each multiplier; else None.
+        frontier: With `judge="frontier"`: cost and return `(G,)` that the critic alone foresees.
+        frame: Picture of the environment, if it gives one.
+    """
+
+    observation: FloatArray
+    remaining_budget: float
+    remaining_steps: int
+    margin: float
+    plan: Plan
+    curves: tuple[FloatArray, FloatArray] | None
+    frontier: tuple[FloatArray, FloatArray] | None
+    frame: npt.NDArray[np.uint8] | None = None
+
+
+def decision_at(
+    agent: TrebiAgent, *, budget: float, step: int = 0, env_id: str | None = None, seed: int = 0
+) -> Decision:
+    """Plays an episode up to a step, and looks at the decision there.
+
+    Args:
+        agent: The agent.
+        budget: Of the episode, in cost units.
+        step: Number of steps before the decision.
+        env_id: None takes the agent's task.
+        seed: Of the start state.
+
+    Raises:
+        ValueError: There is no environment, or the episode is over before the step.
+    """
+    env_id = env_id or agent.task.env_id
+    if env_id is None:
+        raise ValueError("The agent's dataset names no environment: give env_id.")
+    env = BudgetObservation(gym.make(env_id, render_mode="rgb_array"), budget=budget)
+    try:
+        obs, info = env.reset(seed=seed)
+        for taken in range(step):
+            action = agent.act(
+                obs["observation"], info["remaining_budget"], info["remaining_steps"]
+            )
+            obs, _, terminated, truncated, info = env.step(action)
+            if terminated or truncated:
+                raise ValueError(f"The episode is over after {taken + 1} steps; choose fewer.")
+        frame: Any = env.render()
+        decision = decision_of(
+            agent, obs["observation"], info["remaining_budget"], info["remaining_steps"]
+        )
+    finally:
+        env.close()
+    return Decision(**(vars(decision) | {"frame": frame}))
+
+
+def decision_of(
+    agent: TrebiAgent, obs: npt.ArrayLike, remaining_budget: float, remaining_steps: int
+) -> Decision:
+    """The decision for one observation; arguments as of `Agent.act`."""
+    plan = agent.plan(obs, remaining_budget, remaining_steps, return_candidates=True)
+    curves = frontier = None
+    if isinstance(agent.planner, FrontierPlanner):
+        curves, frontier = _foreseen(agent, agent.planner.judge(), plan, remaining_steps)
+    return Decision(
+        observation=np.asarray(obs, np.float32),
+        remaining_budget=float(remaining_budget),
+        remaining_steps=int(remaining_steps),
+        margin=agent.margin,
+        plan=plan,
+        curves=curves,
+        frontier=frontier,
+    )
+
+
+@torch.no_grad()
+def _foreseen(
+    agent: TrebiAgent, judge: Judge, plan: Plan, remaining_steps: int
+) -> tuple[tuple[FloatArray, FloatArray], tuple[FloatArray, FloatArray]]:
+    """Cost and return for each candidate and multiplier, and for the critic alone."""
+    assert plan.candidates is not None
+    both = [plan.candidates.actions[0], plan.candidates.observations[0]]
+    trajectories = torch.tensor(np.concatenate(both, axis=-1), device=agent.device)
+    normalized = agent.normalizer.normalize(trajectories)
+    steps = torch.full((len(normalized),), float(remaining_steps), device=agent.device)
+    returns, costs = judge.curves(normalized, steps)
+    start = normalized[:1, 0, agent.task.act_dim :]
+    only_returns, only_costs = judge.frontier(start, steps[:1])
+    return (
+        (costs.cpu().numpy(), returns.cpu().numpy()),
+        (only_costs[0].cpu().numpy(), only_returns[0].cpu().numpy()),
+    )
+
+
+def facts(agent: TrebiAgent) -> dict[str, str]:
+    """What there is to know of an agent, by name."""
+    task, about = agent.task, agent.about
+    settings = agent.config
+    lines = {
+        "method": f"{agent.method}, preset {settings.preset}",
+        "task": f"{task.env_id}, at most {task.max_episode_steps} steps, cost discount "
+        f"{task.cost_discount:g}, maximum budget {task.max_budget:g}",
+        "dataset": f"{task.dataset_id} ({task.dataset_fingerprint})",
+        "made by": str(about.get("provenance", {}).get("command")),
+        "margin": f"{agent.margin:.3g} cost units",
+    }
+    errors = about.get("model_errors")
+    if errors:
+        trusted = int(agent.networks.dynamics.trusted_steps)
+        shares = ", ".join(
+            f"{name} {values[0]:.2%} after 1, {values[-1]:.2%} after {len(values)} steps"
+            for name, values in errors.items()
+            if values
+        )
+        lines["model errors"] = f"{shares} (share of the variance, held-out episodes)"
+        lines["model rollouts"] = f"{trusted} of {settings.model.horizon} steps are trusted"
+    return lines

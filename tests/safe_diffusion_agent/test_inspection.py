@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from safe_diffusion_agent.decision_figure import draw_decision
+from safe_diffusion_agent.inspection import decision_at, decision_of, facts
+from safe_diffusion_agent.trebi.fit import fit
+from safe_diffusion_agent.trebi.presets import preset_config
+
+
+@pytest.fixture(scope="module")
+def frontier_agent(tiny_episodes):
+    settings = {
+        "num_steps": 10, "model_steps": 20, "critic_steps": 10, "num_branches": 30, "horizon": 8,
+        "calibration_episodes": 0, "risk": None, "num_candidates": 3,
+    }  # fmt: skip
+    return fit(tiny_episodes, preset_config("frontier", **settings))[0]
+
+
+def test_the_curves_explain_the_choice(frontier_agent):
+    """Each candidate's rating is the dual bound of the curve that is drawn."""
+    decision = decision_of(frontier_agent, [-1.0, 0.0, 0.0], 20.0, 100)
+    costs, returns = decision.curves
+    candidates = decision.plan.candidates
+    judge = frontier_agent.planner.judge()
+    unit = float(frontier_agent.networks.critic.multiplier_unit())
+    prices = unit * judge.multipliers(frontier_agent.networks.critic.action_low).numpy()
+    bounds = (returns + prices * (20.0 - costs)).min(axis=1)
+    np.testing.assert_allclose(bounds, candidates.predicted_return[0], rtol=1e-3)
+    np.testing.assert_allclose(costs[:, -3:].min(axis=1), candidates.predicted_cost[0], rtol=1e-3)
+    assert decision.frontier[0].shape == (costs.shape[1],)
+
+
+@pytest.mark.parametrize("which", ["frontier_agent", "tiny_agent"])
+def test_decision_is_drawn(which, request, tmp_path):
+    agent = request.getfixturevalue(which)
+    decision = decision_at(agent, budget=20.0, step=2)
+    assert decision.remaining_steps == 198 and decision.frame is not None
+    draw_decision(decision, tmp_path / "decision.png")
+    assert imread(tmp_path / "decision.png").std() > 0.05
+
+
+def test_unconstrained_decision_and_bad_steps(tiny_agent, tmp_path):
+    draw_decision(decision_at(tiny_agent, budget=np.inf), tmp_path / "decision.png")
+    with pytest.raises(ValueError, match="over after 200 steps"):
+        decision_at(tiny_agent, budget=20.0, step=201)
+
+
+def test_facts_tell_how_far_the_models_are_trusted(frontier_agent, tiny_agent):
+    known = facts(frontier_agent)
+    assert "after 8 steps" in known["model errors"] and "of 8 steps" in known["model rollouts"]
+    assert "model errors" not in facts(tiny_agent)
+    assert facts(tiny_agent)["margin"].startswith("3 ")
