@@ -1,0 +1,180 @@
+"""Tables and pictures of the frontier preset from what benchmarks/frontier.py measured.
+
+    python benchmarks/frontier_report.py
+
+Reads results/frontier/pendulum.csv, pendulum.json and results/optimum/pendulum.json; writes
+results/frontier/pendulum.md, pendulum.png and decision.png.
+"""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from safe_diffusion_agent import TrebiAgent
+from safe_diffusion_agent.decision_figure import draw_decision
+from safe_diffusion_agent.figures import BLUE, COLORS, GRAY, write_figure
+from safe_diffusion_agent.inspection import decision_at
+from safe_diffusion_agent.statistics import wilson_interval
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "results" / "frontier"
+OPTIMUM = json.loads((ROOT / "results" / "optimum" / "pendulum.json").read_text())
+BEST = {float(ratio): value for ratio, value in OPTIMUM["at_ratios"].items()}
+STILL = OPTIMUM["hanging_still"]
+MAX_BUDGET = 60.0
+
+
+def read_rows() -> list[dict]:
+    with (RESULTS / "pendulum.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    numbers = ("ratio", "num_episodes", "mean_return", "max_normalized_cost", "num_over_budget")
+    return [row | {name: float(row[name]) for name in numbers} for row in rows]
+
+
+def share_of_optimum(ratio: float, mean_return: float) -> float:
+    """(return - return of hanging still) / (optimum - return of hanging still)."""
+    return (mean_return - STILL) / (BEST[ratio] - STILL)
+
+
+def over_budget(num: float, total: float) -> str:
+    low, high = wilson_interval(int(num), int(total))
+    return f"{num:.0f} of {total:.0f} ({low:.1%} to {high:.1%})"
+
+
+def summary(rows: list[dict], name: str) -> list[str]:
+    """Cells of one variant: return and share of the optimum per budget; episodes over budget."""
+    mine = [row for row in rows if row["variant"] == name]
+    cells = []
+    for ratio in BEST:
+        chosen = [row for row in mine if row["ratio"] == ratio]
+        mean = float(np.mean([row["mean_return"] for row in chosen]))
+        cells.append(f"{mean:.1f} ({share_of_optimum(ratio, mean):.2f})")
+    num, total = (sum(row[key] for row in mine) for key in ("num_over_budget", "num_episodes"))
+    worst = max(row["max_normalized_cost"] for row in mine)
+    return [*cells, over_budget(num, total), f"{worst:.2f}"]
+
+
+def per_agent(rows: list[dict], name: str) -> list[list[str]]:
+    """Lowest and highest share of the optimum over the trainings, per budget."""
+    result = []
+    for ratio in BEST:
+        chosen = [row for row in rows if (row["variant"], row["ratio"]) == (name, ratio)]
+        shares = [share_of_optimum(ratio, row["mean_return"]) for row in chosen]
+        num, total = (sum(r[key] for r in chosen) for key in ("num_over_budget", "num_episodes"))
+        result.append(
+            [f"{ratio:g}", f"{min(shares):.3f}", f"{max(shares):.3f}", over_budget(num, total)]
+        )
+    return result
+
+
+def table(header: list[str], lines: list[list[str]]) -> list[str]:
+    return ["| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *lines)]
+
+
+def changes_table(agents: list[dict]) -> list[str]:
+    lines = []
+    for name in dict.fromkeys(agent["variant"] for agent in agents):
+        mine = [agent for agent in agents if agent["variant"] == name]
+        random = [agent["random"] for agent in mine]
+        changes = [agent["changes"] for agent in mine]
+        kept = sum(cut["num_kept"] for change in changes for cut in change["cuts"])
+        cuts = sum(change["num_episodes"] * len(change["cuts"]) for change in changes)
+        num, total = (sum(r[key] for r in random) for key in ("num_over_budget", "num_episodes"))
+        raised = np.mean([c["raised from 8 to 60 at step 60"]["mean_return"] for c in changes])
+        zero = max(change["0"]["max_cost"] for change in changes)
+        free = np.mean([change["infinite"]["mean_return"] for change in changes])
+        lines.append(
+            [name, over_budget(num, total), f"{np.mean([r['mean_return'] for r in random]):.1f}",
+             f"{kept} of {cuts}", f"{raised:.1f}", f"{zero:.2f}", f"{free:.1f}"]
+        )  # fmt: skip
+    header = ["", "random budgets: over", "return", "cut to 8: kept", "raised: return",
+              "budget 0: largest cost", "no limit: return"]  # fmt: skip
+    return table(header, lines)
+
+
+def draw(rows: list[dict], names: list[str], path: Path) -> None:
+    figure = Figure(figsize=(6.0, 3.8))
+    axes = figure.subplots()
+    ratios = sorted(BEST)
+    for name, color in zip(names, (BLUE, *COLORS[1:]), strict=False):
+        means = [
+            [r["mean_return"] for r in rows if (r["variant"], r["ratio"]) == (name, ratio)]
+            for ratio in ratios
+        ]
+        axes.plot(ratios, [np.mean(m) for m in means], color=color, marker="o", label=name)
+        axes.fill_between(
+            ratios, [min(m) for m in means], [max(m) for m in means], color=color, alpha=0.2
+        )
+    axes.plot(ratios, [BEST[r] for r in ratios], color="black", linestyle="--", label="optimum")
+    axes.axhline(STILL, color=GRAY, linestyle=":", label="hanging still")
+    axes.set_xlabel("budget / maximum budget")
+    axes.set_ylabel("return")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8)
+    write_figure(figure, path)
+
+
+def main() -> None:
+    rows = read_rows()
+    document = json.loads((RESULTS / "pendulum.json").read_text())
+    names = list(dict.fromkeys(row["variant"] for row in rows))
+    full = [name for name in names if not name.startswith("frontier, ")]
+    about = document["provenance"]
+    header = ["", *(f"{ratio:g}" for ratio in BEST), "over budget", "largest cost / budget"]
+    trainings = len({(r["data_seed"], r["train_seed"]) for r in rows if r["variant"] == full[0]})
+    text = [
+        "# The frontier preset on SafePendulum",
+        "",
+        f"Made by `{document['command']}` and `python benchmarks/frontier_report.py`",
+        f"on {about['hardware']}, torch {about['versions']['torch']}.",
+        "",
+        "Return, and in brackets the share of the optimum: (return - return of hanging still) /",
+        "(optimum - hanging still), the optimum by dynamic programming (results/optimum). 60",
+        "episodes per budget and training, on start states that nothing was tuned on; over budget:",
+        "all episodes of all budgets, with the 95 % Wilson interval (episodes of one training are",
+        f"not independent of each other). {trainings} trainings of `frontier`: two data sets, two",
+        "seeds each.",
+        "",
+        *table(header, [[name, *summary(rows, name)] for name in full]),
+        "",
+        "![Return against budget, with the optimum](pendulum.png)",
+        "",
+        "The trainings of `frontier` one by one: lowest and highest share of the optimum.",
+        "",
+        *table(["budget", "lowest", "highest", "over budget"], per_agent(rows, "frontier")),
+        "",
+        "Budgets at random (100 episodes per training), and changed in mid-episode (10 per",
+        "training and change). Whether every cut could be kept by anyone is not known.",
+        "",
+        *changes_table(document["agents"]),
+        "",
+        "## What each part is worth",
+        "",
+        "20 episodes per budget, one training seed; variants that need a training of their own on",
+        "one data set: small runs. Compare with the first line of the table above.",
+        "",
+        *table(header, [[n, *summary(rows, n)] for n in names if n not in full]),
+        "",
+        "- *no margin*: without what the calibration holds back.",
+        "- *one multiplier*: the best single behaviour that fits, instead of the dual bound.",
+        "- *without the critic's plans*: samples of the diffusion model alone. Without any",
+        "  memory such a planner counts at every step on a plan that it does not find again.",
+        "- *one model step*: the critic stands for all that follows the first step.",
+        "- *no imagined branches*: the critic learns from the recorded episodes alone.",
+        "",
+        "## One decision",
+        "",
+        "![What each candidate could still return and cost, and the budget](decision.png)",
+        "",
+    ]  # fmt: skip
+    (RESULTS / "pendulum.md").write_text("\n".join(text))
+    draw(rows, full, RESULTS / "pendulum.png")
+    agent = TrebiAgent.load(ROOT / "runs" / "frontier" / "trebi-frontier-data0-seed0", device="cpu")
+    draw_decision(decision_at(agent, budget=0.4 * MAX_BUDGET, step=60), RESULTS / "decision.png")
+
+
+if __name__ == "__main__":
+    main()
