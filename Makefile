@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: quickstart test check pretrained
 
 quickstart: .venv/installed  ## collect, train and evaluate SafePendulum
-	$(BIN)/trebi run safe/Pendulum-v0 runs/pendulum --preset quick --seed 0
+	$(BIN)/trebi run safe/Pendulum-v0 runs/pendulum --preset frontier --seed 0
 
 test: .venv/installed-dev  ## the whole test suite
 	$(BIN)/python -m pytest

@@ -74,6 +74,19 @@ def budget_cut() -> str:
     return table(header, rows) + "\n\n" + note
 
 
+def frontier() -> str:
+    """The table of results/frontier/pendulum.md: from its header to the empty line after it."""
+    lines = (ROOT / "results/frontier/pendulum.md").read_text().splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("|"))
+    rows = lines[first : lines.index("", first)]
+    about = json.loads((ROOT / "results/frontier/pendulum.json").read_text())
+    note = (
+        "Return, and in brackets the share of the optimum (0 is hanging still); 60 episodes per "
+        f"budget and training. Made by `{about['command']}`."
+    )
+    return "\n".join([*rows, "", note])
+
+
 def filled(text: str) -> str:
     for name, part in (("tasks", tasks), ("quickstart", quickstart), ("budget_cut", budget_cut)):
         begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"

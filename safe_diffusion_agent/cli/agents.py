@@ -86,7 +86,7 @@ def evaluate(
     show_evaluation(document, folder)
 
 
-@app.command(epilog="Example: trebi run safe/Pendulum-v0 runs/pendulum --preset quick")
+@app.command(epilog="Example: trebi run safe/Pendulum-v0 runs/pendulum --preset frontier")
 def run(
     env_id: Annotated[str, typer.Argument(help="A task of `trebi list`.")],
     out: Annotated[Path, typer.Argument(help="Folder of the run.")],
