@@ -198,7 +198,7 @@ class BudgetObservation(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         observation, info = self.env.reset(seed=seed, options=options or None)
         self._remaining_budget = budget
         self._num_steps = 0
-        return self._observe(observation), {**info, **self._budget_info()}
+        return self._observe(observation), self._with_budget(info)
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         """Steps the environment and charges `info["cost"]` to the budget.
@@ -211,25 +211,24 @@ class BudgetObservation(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             self.remaining_budget, float(cost_of(info)), self.cost_discount
         )
         self._num_steps += 1
-        shown, info = self._observe(observation), {**info, **self._budget_info()}
-        return shown, reward, terminated, truncated, info
+        return self._observe(observation), reward, terminated, truncated, self._with_budget(info)
 
-    def _budget_info(self) -> dict[str, Any]:
-        if self._max_episode_steps is None:
-            return {"remaining_budget": self._remaining_budget}
-        return {
-            "remaining_budget": self._remaining_budget,
-            "remaining_steps": self._max_episode_steps - self._num_steps,
-        }
+    def _with_budget(self, info: dict[str, Any]) -> dict[str, Any]:
+        info["remaining_budget"] = self._remaining_budget
+        if self._max_episode_steps is not None:
+            info["remaining_steps"] = self._max_episode_steps - self._num_steps
+        return info
 
     def _observe(self, observation: Any) -> Any:
         if self._flat:
-            return np.append(observation, self.remaining_budget).astype(observation.dtype)
+            flat = np.empty(observation.size + 1, observation.dtype)
+            flat[:-1], flat[-1] = observation, self._remaining_budget
+            return flat
         shown = {
             "observation": observation,
             "remaining_budget": np.array([self._remaining_budget], np.float32),
         }
-        if self._observes_steps:
-            steps = self._budget_info()["remaining_steps"]
-            shown["remaining_steps"] = np.array([steps], np.float32)
+        if self._max_episode_steps is not None and self._observes_steps:
+            remaining_steps = self._max_episode_steps - self._num_steps
+            shown["remaining_steps"] = np.array([remaining_steps], np.float32)
         return shown
