@@ -87,4 +87,6 @@ class SpeedLimit(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         return self._observe(observation), reward, terminated, truncated, info
 
     def _observe(self, observation: Any) -> Any:
-        return np.append(observation, self._limit) if self._observe_limit else observation
+        if not self._observe_limit:
+            return observation
+        return np.append(observation, self._limit).astype(observation.dtype)
