@@ -21,7 +21,7 @@ from gymnasium.utils import EzPickle
 
 from safe_envs.checks import check_choice, check_number, check_vector
 from safe_envs.cost_signal import CostSignal
-from safe_envs.drawing import View
+from safe_envs.drawing import WALL, View
 from safe_envs.mujoco_task import MujocoTask, ReacherEnv
 
 GeometryName = Literal["saute", "reachable"]
@@ -100,6 +100,8 @@ class Reacher(MujocoTask, ReacherEnv):
         self.goal: FloatArray = np.array(goal, np.float64)
         self._pin_target = pin_target
         self.model.geom("ground").size[:2] = 3.0  # only seen; Sauté's goal is at its corner
+        for side in ("sideS", "sideE", "sideN", "sideW"):
+            self.model.geom(side).rgba[:3] = np.array(WALL) / 255
         self._fingertip: FloatArray = self.data.body("fingertip").xpos  # a view into the simulation
 
     def step(self, action: Any) -> tuple[FloatArray, Any, bool, bool, dict[str, Any]]:
