@@ -56,9 +56,9 @@ def env_overhead() -> str:
     )
     if over:
         note += (
-            f"More than the 10 % that we aim at: {', '.join(over)}, whose bare steps are so short "
-            "that a few microseconds show. A step with cost and budget still takes no longer than "
-            "one of Gymnasium's environment of that name without them."
+            f"More than the 10 % that we aim at: {', '.join(over)}, whose bare steps are short. "
+            "The last column compares the same step, cost and budget included, with a step of "
+            "Gymnasium's environment without them."
         )
     return table(header, rows) + "\n\n" + note
 
