@@ -28,14 +28,10 @@ CostFunction = Callable[..., Any]
 Info = Mapping[str, Any]
 
 
-def positive_part(value: Cost) -> Cost:
-    """`max(0, value)`, of one number or of each in an array."""
-    return max(0.0, value) if isinstance(value, float) else np.maximum(0.0, value)
-
-
 def cone(distance: Cost, radius: float, height: float = 1.0) -> Cost:
     """`height` at no distance, falling in a straight line to 0 at `radius` and beyond."""
-    return positive_part(height - height / radius * distance)
+    value = height - height / radius * distance
+    return max(0.0, value) if isinstance(value, float) else np.maximum(0.0, value)
 
 
 def unsafe_angle_cost(
