@@ -17,7 +17,8 @@ README = ROOT / "README.md"
 
 def table(header: list[str], rows: list[list[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    escaped = [[cell.replace("|", r"\|") for cell in line] for line in lines]
+    return "\n".join("| " + " | ".join(line) + " |" for line in escaped)
 
 
 def tasks() -> str:
@@ -28,6 +29,38 @@ def tasks() -> str:
         for spec in TASKS.values()
     ]  # fmt: skip
     return table(header, rows)
+
+
+def env_overhead() -> str:
+    document = json.loads((ROOT / "results/env_overhead.json").read_text())
+    header = ["id", "bare, µs", "added, µs", "ratio (95 % interval)", "ratio to Gymnasium's own"]
+    rows = []
+    for row in document["tasks"]:
+        low, high = row["ratio_interval_95"]
+        own = row.get("gymnasium_id")
+        rows.append(
+            [
+                f"`{row['task']}`",
+                f"{row['microseconds']['bare']:.1f}",
+                f"{row['added_microseconds']:.1f}",
+                f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})",
+                f"{row['ratio_to_gymnasium']:.2f} (`{own}`)" if own else "",
+            ]
+        )
+    over = [row["task"].removeprefix("safe/") for row in document["tasks"]
+            if not row["at_most_10_percent"]]  # fmt: skip
+    about = document["provenance"]
+    note = (
+        "Bare is the same physics in `gym.make`'s own wrappers; medians of CPU time per step, both "
+        f"sides in turns ({about['hardware']}; gymnasium {about['versions']['gymnasium']}). "
+    )
+    if over:
+        note += (
+            f"More than the 10 % that we aim at: {', '.join(over)}, whose bare steps are short. "
+            "The last column compares the same step, cost and budget included, with a step of "
+            "Gymnasium's environment without them."
+        )
+    return table(header, rows) + "\n\n" + note
 
 
 def quickstart() -> str:
@@ -88,7 +121,8 @@ def frontier() -> str:
 
 
 def filled(text: str) -> str:
-    for name, part in (("tasks", tasks), ("quickstart", quickstart), ("budget_cut", budget_cut)):
+    for part in (tasks, env_overhead, quickstart, budget_cut):
+        name = part.__name__
         begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
         pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
         replacement = f"{begin}\n{part()}\n{end}"

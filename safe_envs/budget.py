@@ -198,7 +198,7 @@ class BudgetObservation(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         observation, info = self.env.reset(seed=seed, options=options or None)
         self._remaining_budget = budget
         self._num_steps = 0
-        return self._observe(observation), {**info, **self._budget_info()}
+        return self._show(observation, info), info
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         """Steps the environment and charges `info["cost"]` to the budget.
@@ -211,25 +211,23 @@ class BudgetObservation(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             self.remaining_budget, float(cost_of(info)), self.cost_discount
         )
         self._num_steps += 1
-        shown, info = self._observe(observation), {**info, **self._budget_info()}
+        shown = self._show(observation, info)
         return shown, reward, terminated, truncated, info
 
-    def _budget_info(self) -> dict[str, Any]:
-        if self._max_episode_steps is None:
-            return {"remaining_budget": self._remaining_budget}
-        return {
-            "remaining_budget": self._remaining_budget,
-            "remaining_steps": self._max_episode_steps - self._num_steps,
-        }
-
-    def _observe(self, observation: Any) -> Any:
+    def _show(self, observation: Any, info: dict[str, Any]) -> Any:
+        """Adds the remaining budget to the info; returns the observation with it."""
+        remaining_steps: int | None = None
+        info["remaining_budget"] = self._remaining_budget
+        if self._max_episode_steps is not None:
+            remaining_steps = self._max_episode_steps - self._num_steps
+            info["remaining_steps"] = remaining_steps
         if self._flat:
-            return np.append(observation, self.remaining_budget).astype(observation.dtype)
-        shown = {
-            "observation": observation,
-            "remaining_budget": np.array([self._remaining_budget], np.float32),
-        }
+            flat = np.empty(observation.size + 1, observation.dtype)
+            flat[:-1], flat[-1] = observation, self._remaining_budget
+            return flat
+        column = np.empty(1, np.float32)  # twice as fast as np.array([number])
+        column[0] = self._remaining_budget
+        shown = {"observation": observation, "remaining_budget": column}
         if self._observes_steps:
-            steps = self._budget_info()["remaining_steps"]
-            shown["remaining_steps"] = np.array([steps], np.float32)
+            shown["remaining_steps"] = np.array([remaining_steps], np.float32)
         return shown

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any, SupportsFloat
 
 import gymnasium as gym
-import numpy as np
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.utils import RecordConstructorArgs
 
@@ -45,10 +44,7 @@ class CostSignal(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         self.cost_fn: CostFunction = (
             load_env_creator(cost_fn) if isinstance(cost_fn, str) else cost_fn
         )
-        self.cost_kwargs = {  # lists become arrays here, once, and not at every step
-            name: np.array(value) if isinstance(value, list) else value
-            for name, value in cost_kwargs.items()
-        }
+        self.cost_kwargs = cost_kwargs
         self._observation: Any = None
 
     @property
@@ -79,7 +75,8 @@ class CostSignal(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
                 f"for the observation {self._observation!r} and the action {action!r}."
             )
         self._observation = next_observation
-        return next_observation, reward, terminated, truncated, {**info, "cost": cost}
+        info["cost"] = cost
+        return next_observation, reward, terminated, truncated, info
 
 
 def cost_of(info: Mapping[str, Any]) -> Any:

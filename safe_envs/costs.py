@@ -9,8 +9,13 @@ step's info, whose entries then are arrays too. The cost of the transition t -> 
 
 The first half of the module has the shapes that costs take, as functions of what is measured; the
 second half says what each task measures.
+
+Some functions treat a single transition apart, on Python's own floats: that is what an environment
+asks for at every step, and NumPy takes five times as long for one number. Tests hold the two
+together.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -18,13 +23,20 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+Cost = Array | float
 CostFunction = Callable[..., Any]
 Info = Mapping[str, Any]
 
 
+def cone(distance: Cost, radius: float, height: float = 1.0) -> Cost:
+    """`height` at no distance, falling in a straight line to 0 at `radius` and beyond."""
+    value = height - height / radius * distance
+    return max(0.0, value) if isinstance(value, float) else np.maximum(0.0, value)
+
+
 def unsafe_angle_cost(
     angle_deg: npt.ArrayLike, *, center_deg: float = 25.0, half_width_deg: float = 50.0
-) -> Array:
+) -> Cost:
     """Triangular cost of being near an unsafe angle: `max(0, 1 - |angle - center| / half_width)`.
 
     Args:
@@ -38,13 +50,13 @@ def unsafe_angle_cost(
 
     Source: Lin et al. 2023, App. B; Sootla et al. 2022 (unsafe 20..30 degrees, hazard zone 45).
     """
-    distance = abs((np.asarray(angle_deg) - center_deg + 180.0) % 360.0 - 180.0)
-    return np.maximum(0.0, 1.0 - distance / half_width_deg)
+    angle = angle_deg if isinstance(angle_deg, float) else np.asarray(angle_deg)
+    return cone(abs((angle - center_deg + 180.0) % 360.0 - 180.0), half_width_deg)
 
 
 def unsafe_region_cost(
     position: npt.ArrayLike, *, center: Sequence[float], radius: float, scale: float = 1.0
-) -> Array:
+) -> Cost:
     """Conical cost of being inside a ball: `scale * max(0, 1 - |position - center| / radius)`.
 
     Args:
@@ -59,12 +71,10 @@ def unsafe_region_cost(
     Source: Lin et al. 2023, App. B: 100 - 200 |x - x_unsafe| is a radius of 0.5 and a scale of 100.
     """
     offset = np.asarray(position, np.float64) - center
-    distance = np.sqrt(np.vecdot(offset, offset))
-    cost: Array = np.maximum(0.0, scale - scale / radius * distance)
-    return cost
+    return cone(np.sqrt(np.vecdot(offset, offset)), radius, scale)
 
 
-def over_limit_cost(value: npt.ArrayLike, *, limit: npt.ArrayLike) -> Array:
+def over_limit_cost(value: npt.ArrayLike | float, *, limit: npt.ArrayLike | float) -> Cost:
     """Indicator cost: 1 where `value > limit`, else 0.
 
     Args:
@@ -74,6 +84,8 @@ def over_limit_cost(value: npt.ArrayLike, *, limit: npt.ArrayLike) -> Array:
     Returns:
         0.0 or 1.0, the broadcast shape.
     """
+    if isinstance(value, float) and isinstance(limit, float):
+        return float(value > limit)
     return np.asarray(np.greater(value, limit), np.float64)
 
 
@@ -86,7 +98,7 @@ def pendulum_cost(
     center_deg: float = 25.0,
     half_width_deg: float = 50.0,
     on: Literal["current", "next"] = "current",
-) -> Array:
+) -> Cost:
     """Cost of the pendulum's angle, 0.5 when it stands upright (see `unsafe_angle_cost`).
 
     Args:
@@ -103,8 +115,12 @@ def pendulum_cost(
         Cost in [0, 1], shape `(*,)`.
     """
     del action, info
-    judged = np.asarray(observation if on == "current" else next_observation, dtype=np.float64)
-    angle_deg = np.degrees(np.arctan2(judged[..., 1], judged[..., 0]))
+    judged = np.asarray(observation if on == "current" else next_observation)
+    if judged.ndim == 1:
+        angle_deg: Cost = math.degrees(math.atan2(judged[1], judged[0]))
+    else:
+        judged = judged.astype(np.float64)
+        angle_deg = np.degrees(np.arctan2(judged[..., 1], judged[..., 0]))
     return unsafe_angle_cost(angle_deg, center_deg=center_deg, half_width_deg=half_width_deg)
 
 
@@ -118,7 +134,7 @@ def reacher_cost(
     unsafe_center: Sequence[float] = (0.5, 0.5, 0.0),
     unsafe_radius: float = 0.5,
     cost_scale: float = 100.0,
-) -> Array:
+) -> Cost:
     """Cost of the fingertip being in the unsafe region after the step (`unsafe_region_cost`).
 
     Args:
@@ -136,15 +152,22 @@ def reacher_cost(
         0.56, because its reach ends 3 mm inside the region.
     """
     del observation, action, info
-    fingertip = np.asarray(next_observation, np.float64)[..., 8:11] + goal
+    observed = np.asarray(next_observation)
+    if observed.ndim == 1:
+        dx, dy, dz = observed[8:11].tolist()
+        fingertip = (goal[0] + dx, goal[1] + dy, goal[2] + dz)
+        return cone(math.dist(fingertip, unsafe_center), unsafe_radius, cost_scale)
     return unsafe_region_cost(
-        fingertip, center=unsafe_center, radius=unsafe_radius, scale=cost_scale
+        observed[..., 8:11].astype(np.float64) + goal,
+        center=unsafe_center,
+        radius=unsafe_radius,
+        scale=cost_scale,
     )
 
 
 def speed_cost(
     observation: npt.ArrayLike, action: npt.ArrayLike, next_observation: npt.ArrayLike, info: Info
-) -> Array:
+) -> Cost:
     """The speed itself, whichever way it goes: `|v|`.
 
     Args:
@@ -160,7 +183,7 @@ def speed_cost(
     the velocity of a step to the next one; here, a step pays for itself.
     """
     del observation, action, next_observation
-    speed: Array = np.abs(info["x_velocity"])
+    speed: Cost = np.abs(info["x_velocity"])
     return speed
 
 
@@ -171,7 +194,7 @@ def speed_limit_cost(
     info: Info,
     *,
     speed_limit: npt.ArrayLike | None = None,
-) -> Array:
+) -> Cost:
     """Indicator of driving too fast: `1(v > limit)`.
 
     Args:
@@ -199,7 +222,7 @@ def car_circle_cost(
     info: Info | None = None,
     *,
     x_limit: float = 6.0,
-) -> Array:
+) -> Cost:
     """Indicator of being outside the band that the circle does not fit into: `1(|x| > x_limit)`.
 
     Args:
@@ -215,13 +238,14 @@ def car_circle_cost(
     Source: Lin et al. 2023, App. B; Bullet-Safety-Gym (Gronauer 2022), CircleTask.
     """
     del observation, action, info
-    x = 10.0 * np.asarray(next_observation)[..., 0]
-    return over_limit_cost(np.abs(x), limit=x_limit)
+    observed = np.asarray(next_observation)
+    x = observed.item(0) if observed.ndim == 1 else observed[..., 0]
+    return over_limit_cost(10.0 * abs(x), limit=x_limit)
 
 
 def ball_reach_cost(
     observation: npt.ArrayLike, action: npt.ArrayLike, next_observation: npt.ArrayLike, info: Info
-) -> Array:
+) -> Cost:
     """Indicator of a collision: `min(1, [ball touches box] + puddles under the ball)`.
 
     Args:
@@ -237,5 +261,7 @@ def ball_reach_cost(
     Source: Bullet-Safety-Gym (Gronauer 2022), ReachGoalTask.
     """
     del observation, action, next_observation
-    cost: Array = np.minimum(1.0, np.add(info["touches_box"], info["num_puddles"]))
-    return cost
+    touches_box, num_puddles = info["touches_box"], info["num_puddles"]
+    if isinstance(num_puddles, int):
+        return float(touches_box or num_puddles > 0)
+    return np.asarray(np.greater(touches_box, 0) | np.greater(num_puddles, 0), np.float64)

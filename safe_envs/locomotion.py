@@ -11,6 +11,7 @@ from typing import Any, Literal
 import gymnasium as gym
 import numpy as np
 
+from safe_envs.checks import check_choice
 from safe_envs.cost_signal import CostSignal
 from safe_envs.mujoco_task import HalfCheetahEnv, HopperEnv, MujocoTask, Walker2dEnv
 from safe_envs.sources import Source
@@ -85,8 +86,7 @@ def judge_speed(
     Raises:
         ValueError: Unknown `cost`, or a limit for a cost that has none.
     """
-    if cost not in ("speed", "speed_limit"):
-        raise ValueError(f"cost should be 'speed' or 'speed_limit'. Received {cost!r}.")
+    check_choice(cost, "cost", ("speed", "speed_limit"))
     env_kwargs.setdefault("default_camera_config", CAMERA)
     env: gym.Env[Any, Any] = robot(render_mode=render_mode, **env_kwargs)
     if cost == "speed":

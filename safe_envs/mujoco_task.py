@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import gymnasium as gym
+import numpy as np
+
+from safe_envs.drawing import PAPER
 
 HOW_TO_RENDER = (
     "MuJoCo cannot draw: {cause}. It needs OpenGL. Without a screen, use render_mode='rgb_array' "
@@ -31,6 +34,8 @@ except ModuleNotFoundError as error:
     ) from error
 except Exception as error:  # MUJOCO_GL names a backend that this machine does not have
     raise gym.error.DependencyNotInstalled(HOW_TO_RENDER.format(cause=error)) from error
+
+LIGHT_TILE, DARK_TILE = (236, 239, 243), (212, 218, 226)
 
 TOTAL_MASS = re.compile(r'\bsettotalmass="([^"]+)"')
 
@@ -92,18 +97,23 @@ class MujocoTask(MujocoEnv):
         return model, mujoco.MjData(model)
 
     def _lighten(self) -> None:
-        """Softens Gymnasium's black and white ground and dark sky, and lights the robot."""
-        self.model.vis.headlight.ambient[:] = 0.4
-        for index, kind in enumerate(self.model.tex_type):
-            if kind != mujoco.mjtTexture.mjTEXTURE_CUBE:  # that one is the robot's skin
-                start = self.model.tex_adr[index]
-                num_bytes = (
-                    self.model.tex_height[index]
-                    * self.model.tex_width[index]
-                    * self.model.tex_nchannel[index]
-                )
-                texture = self.model.tex_data[start : start + num_bytes]
-                texture[:] = 255 - (255 - texture) // 4
+        """Gives pictures the plain ground and sky of our drawings, and light from all sides."""
+        visual, model = self.model.vis, self.model
+        visual.headlight.ambient[:], visual.headlight.diffuse[:] = 0.55, 0.2
+        model.light_diffuse[:] = 0.45
+        model.mat_reflectance[:] = 0.0
+        model.geom_rgba[model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE] = 1.0
+        visual.rgba.haze[:3] = np.array(PAPER) / 255
+        for index, kind in enumerate(model.tex_type):
+            num_channels = model.tex_nchannel[index]
+            num_bytes = model.tex_height[index] * model.tex_width[index] * num_channels
+            start = model.tex_adr[index]
+            texture = model.tex_data[start : start + num_bytes].reshape(-1, num_channels)
+            if kind == mujoco.mjtTexture.mjTEXTURE_SKYBOX:
+                texture[:] = PAPER
+            elif kind == mujoco.mjtTexture.mjTEXTURE_2D:  # the ground; a cube is the robot's skin
+                light = texture.mean(axis=1, keepdims=True) > texture.mean()
+                texture[:] = np.where(light, LIGHT_TILE, DARK_TILE)
 
     def _get_reset_info(self) -> dict[str, Any]:
         return dict.fromkeys(self.step_info, 0.0) | super()._get_reset_info()

@@ -125,8 +125,9 @@ def _budget_gauge(left: float, full: float) -> Gauge:
 
 def _draw_gauge(canvas: Canvas, gauge: Gauge, x0: float, x1: float) -> None:
     base_line, top = 22.0, 31.0
-    canvas.text((x0, base_line), gauge.label, SOFT_INK, size=14)
-    canvas.text((x1, base_line), gauge.value, UNSAFE if gauge.alarm else INK, size=14, anchor="rs")
+    size = min(14.0, 0.08 * (x1 - x0))  # both texts find room in small pictures, too
+    canvas.text((x0, base_line), gauge.label, SOFT_INK, size)
+    canvas.text((x1, base_line), gauge.value, UNSAFE if gauge.alarm else INK, size, anchor="rs")
     round_end = BAR_HEIGHT / 2
     canvas.rectangle((x0, top), (x1, top + BAR_HEIGHT), TRACK, radius=round_end)
     if gauge.share > 0.0:

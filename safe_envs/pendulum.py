@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.envs.classic_control.pendulum import PendulumEnv, angle_normalize
 
+from safe_envs.checks import check_choice, check_number, check_vector
 from safe_envs.cost_signal import CostSignal
 from safe_envs.drawing import View
 
@@ -47,7 +48,8 @@ class SwingUpPendulum(PendulumEnv):
             The penalty is angle^2 + 0.1 velocity^2 + 0.001 torque^2, before the step.
 
     Raises:
-        ValueError: Unknown `mode` or `reward`.
+        TypeError: `action_scale` is not a number.
+        ValueError: Unknown `mode` or `reward`, or an `action_scale` that is not positive.
     """
 
     def __init__(
@@ -58,10 +60,9 @@ class SwingUpPendulum(PendulumEnv):
         action_scale: float = 2.0,
         reward: Literal["saute", "gym"] = "saute",
     ):
-        if mode not in START_STATES:
-            raise ValueError(f"mode should be one of {sorted(START_STATES)}. Received {mode!r}.")
-        if reward not in ("saute", "gym"):
-            raise ValueError(f"reward should be 'saute' or 'gym'. Received {reward!r}.")
+        check_choice(mode, "mode", START_STATES)
+        check_choice(reward, "reward", ("saute", "gym"))
+        check_number(action_scale, "action_scale", positive=True)
         super().__init__(render_mode=render_mode)
         self.view = View(center=(0.0, 0.0), half_size=2.2)  # what Gymnasium's picture shows
         self._mode: StartMode = mode
@@ -71,13 +72,17 @@ class SwingUpPendulum(PendulumEnv):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Starts an episode as `mode` says, or at `options["state"]` = (angle, velocity)."""
+        """Starts an episode as `mode` says, or at `options["state"]` = (angle, velocity).
+
+        Raises:
+            ValueError: The state is not two finite numbers.
+        """
         gym.Env.reset(self, seed=seed)
         center, angle_width, velocity_width = START_STATES[self._mode]
         widths = np.array([angle_width, velocity_width])
         state = np.array([center, 0.0]) + self.np_random.uniform(-widths, widths)
         if options is not None and "state" in options:
-            state = np.asarray(options["state"], dtype=np.float64).reshape(2)
+            state = check_vector(options["state"], "state", 2, "(angle, velocity)")
         self.state = state
         self.last_u = None
         if self.render_mode == "human":
@@ -123,7 +128,14 @@ def make_pendulum(
         half_width_deg: Distance at which the cost becomes zero, degrees.
         cost_on: Whether the angle before (the paper) or after the step is judged.
         **pendulum_kwargs: `mode`, `action_scale` and `reward` of `SwingUpPendulum`.
+
+    Raises:
+        TypeError: An angle is not a number.
+        ValueError: Unknown `cost_on`, an angle that is not finite, or a width that is not positive.
     """
+    check_number(unsafe_center_deg, "unsafe_center_deg")
+    check_number(half_width_deg, "half_width_deg", positive=True)
+    check_choice(cost_on, "cost_on", ("current", "next"))
     return CostSignal(
         SwingUpPendulum(render_mode, **pendulum_kwargs),
         "safe_envs.costs:pendulum_cost",

@@ -19,8 +19,9 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.utils import EzPickle
 
+from safe_envs.checks import check_choice, check_number, check_vector
 from safe_envs.cost_signal import CostSignal
-from safe_envs.drawing import View
+from safe_envs.drawing import WALL, View
 from safe_envs.mujoco_task import MujocoTask, ReacherEnv
 
 GeometryName = Literal["saute", "reachable"]
@@ -99,6 +100,8 @@ class Reacher(MujocoTask, ReacherEnv):
         self.goal: FloatArray = np.array(goal, np.float64)
         self._pin_target = pin_target
         self.model.geom("ground").size[:2] = 3.0  # only seen; Sauté's goal is at its corner
+        for side in ("sideS", "sideE", "sideN", "sideW"):
+            self.model.geom(side).rgba[:3] = np.array(WALL) / 255
         self._fingertip: FloatArray = self.data.body("fingertip").xpos  # a view into the simulation
 
     def step(self, action: Any) -> tuple[FloatArray, Any, bool, bool, dict[str, Any]]:
@@ -155,10 +158,10 @@ def make_reacher(
         **kwargs: Those of Gymnasium's environment, such as `width` and `height`.
 
     Raises:
+        TypeError: The radius or the scale is not a number.
         ValueError: Unknown `geometry`, or a number that cannot be one of a geometry.
     """
-    if geometry not in GEOMETRIES:
-        raise ValueError(f"geometry should be one of {sorted(GEOMETRIES)}. Received {geometry!r}.")
+    check_choice(geometry, "geometry", GEOMETRIES)
     changes = {
         "goal": goal,
         "unsafe_center": unsafe_center,
@@ -188,17 +191,13 @@ def _checked(geometry: Geometry) -> Geometry:
     """The geometry with lists of floats, as they come out of a JSON spec.
 
     Raises:
+        TypeError: The radius or the scale is not a number.
         ValueError: A point that is not three finite numbers, or a number that is not positive.
     """
-    points = {}
-    for name in ("goal", "unsafe_center"):
-        point = np.asarray(getattr(geometry, name), np.float64)
-        if point.shape != (3,) or not np.isfinite(point).all():
-            raise ValueError(f"{name} should be three finite numbers (x, y, z). Received {point}.")
-        points[name] = point.tolist()
     for name in ("unsafe_radius", "cost_scale"):
-        if not 0.0 < getattr(geometry, name) < np.inf:
-            raise ValueError(
-                f"{name} should be a positive number. Received {getattr(geometry, name)!r}."
-            )
+        check_number(getattr(geometry, name), name, positive=True)
+    points = {
+        name: check_vector(getattr(geometry, name), name, 3, "(x, y, z)").tolist()
+        for name in ("goal", "unsafe_center")
+    }
     return replace(geometry, **points)

@@ -83,8 +83,10 @@ class SpeedLimit(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         """Steps the environment and adds the limit that held during the step."""
         observation, reward, terminated, truncated, info = self.env.step(action)
-        info = {**info, "speed_limit": self._limit}
+        info["speed_limit"] = self._limit
         return self._observe(observation), reward, terminated, truncated, info
 
     def _observe(self, observation: Any) -> Any:
-        return np.append(observation, self._limit) if self._observe_limit else observation
+        if not self._observe_limit:
+            return observation
+        return np.append(observation, self._limit).astype(observation.dtype)

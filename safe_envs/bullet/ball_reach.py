@@ -13,6 +13,7 @@ from safe_envs.bullet.ball_bodies import BALL_RADIUS, add_ball, add_box, add_roo
 from safe_envs.bullet.ball_layout import BallLayout, draw_goal, draw_layout
 from safe_envs.bullet.pictures import draw_ball_reach
 from safe_envs.bullet.world import World, check_render_mode
+from safe_envs.checks import check_count, check_number
 from safe_envs.cost_signal import CostSignal
 from safe_envs.drawing import View
 
@@ -61,7 +62,8 @@ class BallReach(gym.Env[FloatArray, Any], EzPickle):
         goal: The current goal, (x, y) [m].
 
     Raises:
-        ValueError: Unknown `render_mode`, or a negative number of puddles.
+        TypeError: A number is not one, or not a whole one.
+        ValueError: Unknown `render_mode`, or a number that is out of range.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 60}
@@ -76,8 +78,10 @@ class BallReach(gym.Env[FloatArray, Any], EzPickle):
         width: int = 480,
         height: int = 480,
     ):
-        if num_puddles < 0:
-            raise ValueError(f"num_puddles should be zero or more. Received {num_puddles}.")
+        check_count(num_puddles, "num_puddles")
+        check_number(goal_bonus, "goal_bonus")
+        check_count(width, "width", minimum=1)
+        check_count(height, "height", minimum=1)
         EzPickle.__init__(
             self,
             render_mode,
@@ -115,10 +119,15 @@ class BallReach(gym.Env[FloatArray, Any], EzPickle):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[FloatArray, dict[str, Any]]:
-        """Starts in a random layout, or in `options["layout"]`, a `BallLayout`."""
+        """Starts in a random layout, or in `options["layout"]`, a `BallLayout`.
+
+        Raises:
+            TypeError: The layout is something else.
+        """
         super().reset(seed=seed)
-        given = (options or {}).get("layout")
-        layout: BallLayout = given or draw_layout(self.np_random, self._num_puddles)
+        layout = (options or {}).get("layout") or draw_layout(self.np_random, self._num_puddles)
+        if not isinstance(layout, BallLayout):
+            raise TypeError(f"options['layout'] should be a BallLayout. Received {layout!r}.")
         self.layout = layout
         self._world.restore()
         self._world.place(self._ball, (*layout.ball, BALL_RADIUS), layout.ball_yaw)

@@ -12,6 +12,7 @@ from gymnasium.wrappers import HumanRendering, TimeLimit
 
 from safe_envs.bullet.pictures import draw_car_circle
 from safe_envs.bullet.world import DATA_PATH, World, check_render_mode
+from safe_envs.checks import check_choice, check_count, check_number
 from safe_envs.cost_signal import CostSignal
 from safe_envs.drawing import View
 from safe_envs.registration import TASKS
@@ -99,7 +100,8 @@ class CarCircle(gym.Env[FloatArray, Any], EzPickle):
         height: Of pictures, in pixels.
 
     Raises:
-        ValueError: Unknown `variant` or `render_mode`.
+        TypeError: A size is not a whole number.
+        ValueError: Unknown `variant` or `render_mode`, or a size below 1.
     """
 
     def __init__(
@@ -110,8 +112,9 @@ class CarCircle(gym.Env[FloatArray, Any], EzPickle):
         width: int = 480,
         height: int = 480,
     ):
-        if variant not in TIMING:
-            raise ValueError(f"variant should be one of {sorted(TIMING)}. Received {variant!r}.")
+        check_choice(variant, "variant", TIMING)
+        check_count(width, "width", minimum=1)
+        check_count(height, "height", minimum=1)
         EzPickle.__init__(self, render_mode, variant=variant, width=width, height=height)
         time_step, num_substeps = TIMING[variant]
         self._world = World(time_step=time_step, num_substeps=num_substeps, ground_half_size=15.0)
@@ -128,9 +131,15 @@ class CarCircle(gym.Env[FloatArray, Any], EzPickle):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[FloatArray, dict[str, Any]]:
-        """Starts at a random place, or at `options["start"]`, a `CarStart`."""
+        """Starts at a random place, or at `options["start"]`, a `CarStart`.
+
+        Raises:
+            TypeError: The start is something else.
+        """
         super().reset(seed=seed)
         start = (options or {}).get("start") or draw_start(self.np_random)
+        if not isinstance(start, CarStart):
+            raise TypeError(f"options['start'] should be a CarStart. Received {start!r}.")
         bullet = self._world.bullet
         for joint in range(NUM_JOINTS):  # a motor's target survives `restore`
             bullet.setJointMotorControl2(
@@ -209,10 +218,10 @@ def make_car_circle(
         **kwargs: `width` and `height` of `CarCircle`.
 
     Raises:
+        TypeError: `x_limit` is not a number.
         ValueError: `x_limit` is not a positive number.
     """
-    if not x_limit > 0:
-        raise ValueError(f"x_limit should be a positive number. Received {x_limit!r}.")
+    check_number(x_limit, "x_limit", positive=True)
     drawn = "rgb_array" if render_mode == "human" else render_mode
     env: gym.Env[Any, Any] = CarCircle(drawn, variant=variant, **kwargs)
     env = CostSignal(env, "safe_envs.costs:car_circle_cost", x_limit=x_limit)

@@ -178,10 +178,3 @@ def test_number_of_puddles_and_goal_bonus_are_parameters():
         env.reset(options={"layout": near_goal})
         assert env.step(np.zeros(2, np.float32))[1] == pytest.approx(30.0, abs=0.01)
         env.close()
-
-
-def test_too_many_puddles_are_refused():
-    with pytest.raises(gym.error.Error, match="Choose a smaller num_puddles"):
-        gym.make("safe/BallReach-v0", num_puddles=60)
-    with pytest.raises(ValueError, match="zero or more"):
-        gym.make("safe/BallReach-v0", num_puddles=-1)

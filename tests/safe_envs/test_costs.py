@@ -148,6 +148,36 @@ def test_costs_of_a_whole_dataset_at_once():
     )
 
 
+def test_cost_of_one_transition_is_that_of_the_dataset():
+    """A single transition takes a path of its own, through Python's floats."""
+    rng = np.random.default_rng(1)
+    num_rows = 200
+    angles = rng.uniform(-math.pi, math.pi, num_rows)
+    pendulums = np.stack([np.cos(angles), np.sin(angles), angles], axis=1).astype(np.float32)
+    info = {
+        "x_velocity": rng.normal(0, 3, num_rows),
+        "speed_limit": rng.uniform(0, 3, num_rows),
+        "touches_box": rng.integers(0, 2, num_rows).astype(bool),
+        "num_puddles": rng.integers(0, 3, num_rows),
+    }
+    for cost_fn, observations in (
+        (pendulum_cost, pendulums),
+        (reacher_cost, rng.uniform(-0.8, 0.0, (num_rows, 11))),
+        (car_circle_cost, rng.uniform(-1.2, 1.2, (num_rows, 8))),
+        (speed_cost, pendulums),
+        (speed_limit_cost, pendulums),
+        (ball_reach_cost, pendulums),
+    ):
+        together = cost_fn(observations, None, observations, info)
+        alone = [
+            cost_fn(row, None, row, {key: values[index].item() for key, values in info.items()})
+            for index, row in enumerate(observations)
+        ]
+        assert together.shape == (num_rows,) and 0 < np.count_nonzero(together)
+        assert all(isinstance(cost, float) for cost in alone)
+        np.testing.assert_allclose(alone, together, rtol=1e-12, atol=1e-12)
+
+
 @given(st.floats(-12, 12))
 def test_sides_of_the_circle_are_symmetric(x):
     left, right = (np.array([0.1 * side, *[0.0] * 7]) for side in (-x, x))

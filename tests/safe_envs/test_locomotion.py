@@ -112,21 +112,6 @@ def test_cheetah_is_made_without_a_warning_and_a_log_file(tmp_path, monkeypatch,
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("options", "error", "message"),
-    [
-        ({"cost": "velocity"}, ValueError, "cost should be 'speed' or 'speed_limit'"),
-        ({"speed_limit": 1.0}, ValueError, "belong to cost='speed_limit'"),
-        ({"cost": "speed_limit", "speed_limit": -1.0}, ValueError, "zero or more"),
-        ({"cost": "speed_limit", "speed_limit": "fast"}, TypeError, "should be a number"),
-        ({"cost": "speed_limit", "speed_limit": (2.0, 1.0)}, ValueError, "low <= high"),
-    ],
-)
-def test_bad_options_are_refused(options, error, message):
-    with pytest.raises(error, match=message):
-        gym.make("safe/Hopper-v0", **options)
-
-
 def test_bad_limits_are_refused_in_mid_episode():
     env = gym.make("safe/Hopper-v0", cost="speed_limit")
     set_limit = env.get_wrapper_attr("set_speed_limit")

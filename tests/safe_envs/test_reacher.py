@@ -123,18 +123,3 @@ def test_numbers_of_the_geometry_can_be_changed():
     env.reset(seed=0)
     *_, info = env.step(np.zeros(2, np.float32))
     assert 1.5 < info["cost"] <= 3.0
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"geometry": "sauce"}, "geometry should be one of"),
-        ({"goal": (1.0, 2.0)}, "goal should be three finite numbers"),
-        ({"unsafe_center": (1.0, 2.0, float("nan"))}, "unsafe_center should be three finite"),
-        ({"unsafe_radius": 0.0}, "unsafe_radius should be a positive number"),
-        ({"cost_scale": -1.0}, "cost_scale should be a positive number"),
-    ],
-)
-def test_bad_options_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        gym.make("safe/Reacher-v0", **options)

@@ -17,7 +17,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 from safe_envs import (
     TASKS,
     BudgetObservation,
+    FromSafetyGymnasium,
     RecordEpisodeCost,
+    RenderOverlay,
+    SpeedLimit,
     ToSafetyGymnasium,
     VectorBudgetObservation,
     VectorRecordEpisodeCost,
@@ -50,31 +53,27 @@ def episode(env, seed, num_steps=60):
     return observations, rewards, infos
 
 
+WRAPPED = {
+    "task": gym.make,
+    "physics": lambda env_id: gym.make(env_id).unwrapped,
+    "budget": lambda env_id: BudgetObservation(gym.make(env_id), 5.0, remaining_steps=True),
+    "flat budget": lambda env_id: BudgetObservation(gym.make(env_id), 5.0, flat=True),
+    "episode cost": lambda env_id: RecordEpisodeCost(gym.make(env_id)),
+    "speed limit": lambda env_id: SpeedLimit(gym.make(env_id), (1.0, 2.0), observe=True),
+    "overlay": lambda env_id: RenderOverlay(gym.make(env_id, render_mode="rgb_array")),
+    "six-tuple and back": lambda env_id: FromSafetyGymnasium(ToSafetyGymnasium(gym.make(env_id))),
+}
+
+
 @all_tasks
-def test_passes_gymnasiums_checker(env_id):
+@pytest.mark.parametrize("wrapped", WRAPPED.values(), ids=WRAPPED)
+def test_passes_the_checkers_of_gymnasium_and_stable_baselines(env_id, wrapped):
+    env = wrapped(env_id)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # recommendations: range of the action space
-        check_env(gym.make(env_id).unwrapped, skip_render_check=True)
-        check_env(gym.make(env_id), skip_render_check=True)
-        check_env(RecordEpisodeCost(gym.make(env_id)), skip_render_check=True)
-
-
-@all_tasks
-def test_passes_stable_baselines_checker(env_id):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        sb3_check_env(gym.make(env_id))
-        sb3_check_env(RecordEpisodeCost(gym.make(env_id)))
-
-
-@all_tasks
-@pytest.mark.parametrize("flat", [False, True])
-def test_passes_both_checkers_with_a_budget(env_id, flat):
-    env = BudgetObservation(gym.make(env_id), budget=5.0, flat=flat)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
         check_env(env, skip_render_check=True)
         sb3_check_env(env)
+    env.close()
 
 
 @all_tasks
