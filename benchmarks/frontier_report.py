@@ -2,8 +2,8 @@
 
     python benchmarks/frontier_report.py
 
-Reads results/frontier/pendulum.csv, pendulum.json and results/optimum/pendulum.json; writes
-results/frontier/pendulum.md, pendulum.png and decision.png.
+Reads results/frontier/pendulum.csv and pendulum.json; writes pendulum.md, pendulum.png and
+decision.png beside them.
 """
 
 import csv
@@ -15,16 +15,15 @@ from matplotlib.figure import Figure
 
 from safe_diffusion_agent import TrebiAgent
 from safe_diffusion_agent.decision_figure import draw_decision
-from safe_diffusion_agent.figures import BLUE, COLORS, GRAY, write_figure
+from safe_diffusion_agent.figures import BLUE, COLORS, write_figure
 from safe_diffusion_agent.inspection import decision_at
+from safe_diffusion_agent.optimum import best_returns, share_of_optimum
 from safe_diffusion_agent.statistics import wilson_interval
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results" / "frontier"
-OPTIMUM = json.loads((ROOT / "results" / "optimum" / "pendulum.json").read_text())
-BEST = {float(ratio): value for ratio, value in OPTIMUM["at_ratios"].items()}
-STILL = OPTIMUM["hanging_still"]
-MAX_BUDGET = 60.0
+ENV_ID, MAX_BUDGET = "safe/Pendulum-v0", 60.0
+RATIOS = (0.2, 0.4, 0.6, 0.8, 1.0)
 
 
 def read_rows() -> list[dict]:
@@ -34,9 +33,8 @@ def read_rows() -> list[dict]:
     return [row | {name: float(row[name]) for name in numbers} for row in rows]
 
 
-def share_of_optimum(ratio: float, mean_return: float) -> float:
-    """(return - return of hanging still) / (optimum - return of hanging still)."""
-    return (mean_return - STILL) / (BEST[ratio] - STILL)
+def share(ratio: float, mean_return: float) -> float:
+    return float(share_of_optimum(ENV_ID, [ratio * MAX_BUDGET], [mean_return])[0])
 
 
 def over_budget(num: float, total: float) -> str:
@@ -48,10 +46,10 @@ def summary(rows: list[dict], name: str) -> list[str]:
     """Cells of one variant: return and share of the optimum per budget; episodes over budget."""
     mine = [row for row in rows if row["variant"] == name]
     cells = []
-    for ratio in BEST:
+    for ratio in RATIOS:
         chosen = [row for row in mine if row["ratio"] == ratio]
         mean = float(np.mean([row["mean_return"] for row in chosen]))
-        cells.append(f"{mean:.1f} ({share_of_optimum(ratio, mean):.2f})")
+        cells.append(f"{mean:.1f} ({share(ratio, mean):.2f})")
     num, total = (sum(row[key] for row in mine) for key in ("num_over_budget", "num_episodes"))
     worst = max(row["max_normalized_cost"] for row in mine)
     return [*cells, over_budget(num, total), f"{worst:.2f}"]
@@ -60,9 +58,9 @@ def summary(rows: list[dict], name: str) -> list[str]:
 def per_agent(rows: list[dict], name: str) -> list[list[str]]:
     """Lowest and highest share of the optimum over the trainings, per budget."""
     result = []
-    for ratio in BEST:
+    for ratio in RATIOS:
         chosen = [row for row in rows if (row["variant"], row["ratio"]) == (name, ratio)]
-        shares = [share_of_optimum(ratio, row["mean_return"]) for row in chosen]
+        shares = [share(ratio, row["mean_return"]) for row in chosen]
         num, total = (sum(r[key] for r in chosen) for key in ("num_over_budget", "num_episodes"))
         result.append(
             [f"{ratio:g}", f"{min(shares):.3f}", f"{max(shares):.3f}", over_budget(num, total)]
@@ -98,7 +96,7 @@ def changes_table(agents: list[dict]) -> list[str]:
 def draw(rows: list[dict], names: list[str], path: Path) -> None:
     figure = Figure(figsize=(6.0, 3.8))
     axes = figure.subplots()
-    ratios = sorted(BEST)
+    ratios = list(RATIOS)
     for name, color in zip(names, (BLUE, *COLORS[1:]), strict=False):
         means = [
             [r["mean_return"] for r in rows if (r["variant"], r["ratio"]) == (name, ratio)]
@@ -108,8 +106,8 @@ def draw(rows: list[dict], names: list[str], path: Path) -> None:
         axes.fill_between(
             ratios, [min(m) for m in means], [max(m) for m in means], color=color, alpha=0.2
         )
-    axes.plot(ratios, [BEST[r] for r in ratios], color="black", linestyle="--", label="optimum")
-    axes.axhline(STILL, color=GRAY, linestyle=":", label="hanging still")
+    best = best_returns(ENV_ID, np.array(ratios) * MAX_BUDGET)
+    axes.plot(ratios, best, color="black", linestyle="--", label="optimum")
     axes.set_xlabel("budget / maximum budget")
     axes.set_ylabel("return")
     axes.spines[["top", "right"]].set_visible(False)
@@ -123,7 +121,7 @@ def main() -> None:
     names = list(dict.fromkeys(row["variant"] for row in rows))
     full = [name for name in names if not name.startswith("frontier, ")]
     about = document["provenance"]
-    header = ["", *(f"{ratio:g}" for ratio in BEST), "over budget", "largest cost / budget"]
+    header = ["", *(f"{ratio:g}" for ratio in RATIOS), "over budget", "largest cost / budget"]
     trainings = len({(r["data_seed"], r["train_seed"]) for r in rows if r["variant"] == full[0]})
     text = [
         "# The frontier preset on SafePendulum",
@@ -132,7 +130,7 @@ def main() -> None:
         f"on {about['hardware']}, torch {about['versions']['torch']}.",
         "",
         "Return, and in brackets the share of the optimum: (return - return of hanging still) /",
-        "(optimum - hanging still), the optimum by dynamic programming (results/optimum). 60",
+        "(optimum - hanging still), the optimum by dynamic programming (benchmarks/optimum_pendulum.py). 60",
         "episodes per budget and training, on start states that nothing was tuned on; over budget:",
         "all episodes of all budgets, with the 95 % Wilson interval (episodes of one training are",
         f"not independent of each other). {trainings} trainings of `frontier`: two data sets, two",

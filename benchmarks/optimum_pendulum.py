@@ -6,13 +6,12 @@ Finite-horizon dynamic programming on a grid of angles and velocities maximises 
 cost for several lambda; each solution then acts greedily in the real environment, from start states
 of the evaluation. The concave hull of (cost, return) is the optimum, up to the error of the grid.
 Hanging still is the other end of the scale: share of the optimum = (return - hanging still) /
-(optimum - hanging still). Writes results/optimum/pendulum.json.
+(optimum - hanging still). Writes the file that safe_diffusion_agent/optimum.py reads.
 """
 
 import argparse
 import json
 import math
-from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -20,6 +19,7 @@ from rich.progress import track
 
 import safe_envs  # noqa: F401
 from safe_diffusion_agent.evaluation import start_seed
+from safe_diffusion_agent.optimum import FILES
 from safe_diffusion_agent.provenance import provenance
 from safe_envs.costs import unsafe_angle_cost
 
@@ -27,7 +27,7 @@ ENV_ID = "safe/Pendulum-v0"
 NUM_STEPS = 200
 NUM_ANGLES, NUM_VELOCITIES, NUM_TORQUES = 481, 241, 21
 LAMBDAS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 20.0)
-OUTPUT = Path(__file__).parent.parent / "results" / "optimum" / "pendulum.json"
+OUTPUT = FILES[ENV_ID]
 
 ANGLES = np.linspace(-math.pi, math.pi, NUM_ANGLES)  # both ends are the same angle
 VELOCITIES = np.linspace(-8.0, 8.0, NUM_VELOCITIES)
@@ -132,12 +132,6 @@ def hull(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
     return chain
 
 
-def optimum_at(budget: float, document: dict) -> float:
-    """Most return within a budget, interpolated on the hull."""
-    costs, returns = np.array(document["hull"]).T
-    return float(np.interp(budget, costs, returns))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--episodes", type=int, default=60)
@@ -167,10 +161,6 @@ def main() -> None:
         "hanging_still": float(still.mean()),
         "provenance": provenance(),
     }
-    document["at_ratios"] = {
-        f"{ratio:g}": optimum_at(60.0 * ratio, document) for ratio in (0.2, 0.4, 0.6, 0.8, 1.0)
-    }
-    OUTPUT.parent.mkdir(parents=True, exist_ok=True)
     OUTPUT.write_text(json.dumps(document, indent=2) + "\n")
 
 

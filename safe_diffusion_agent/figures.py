@@ -49,6 +49,7 @@ def draw_evaluation(
     *,
     title: str,
     behavior_policy: Mapping[str, Any] | None = None,
+    optimum: npt.NDArray[np.float64] | None = None,
 ) -> None:
     """Boxes and whiskers of normalised cost and return per budget (Lin et al. 2023, Fig. 1).
 
@@ -57,6 +58,7 @@ def draw_evaluation(
         path: Picture to write (`.png` or `.svg`).
         title: Title of the picture.
         behavior_policy: `mean_return` and `name` of the policy to compare with.
+        optimum: The most return that each budget allows, ascending, where it is known.
     """
     ratios = sorted({result.ratio for result in results})
     groups = [[result for result in results if result.ratio == ratio] for ratio in ratios]
@@ -90,6 +92,10 @@ def draw_evaluation(
         mean_return = behavior_policy["mean_return"]
         bottom.axhline(mean_return, color=GRAY, linestyle="--", linewidth=1.2)
         bottom.text(0.52, mean_return, behavior_policy["name"], color=GRAY, fontsize=9, va="bottom")
+    if optimum is not None:
+        positions = np.arange(1, len(ratios) + 1)
+        bottom.plot(positions, optimum, color="black", marker="_", markersize=22, linewidth=0.0)
+        bottom.text(0.52, optimum[0], "optimum", fontsize=9, va="bottom")
     bottom.set_ylabel("return")
     bottom.set_xlabel("budget / maximum budget")
     write_figure(figure, path)

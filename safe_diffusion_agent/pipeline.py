@@ -29,6 +29,7 @@ from safe_diffusion_agent.evaluation import (
 from safe_diffusion_agent.figures import draw_evaluation, draw_losses
 from safe_diffusion_agent.methods import load_agent, method_of
 from safe_diffusion_agent.minari_writer import update_metadata
+from safe_diffusion_agent.optimum import best_returns
 from safe_diffusion_agent.provenance import provenance
 from safe_diffusion_agent.task import Task
 
@@ -176,6 +177,7 @@ def evaluate(
             title=f"{env_id}, {agent.method}, preset {agent.config.preset}, "
             f"{config.num_episodes} episodes per budget",
             behavior_policy=behavior_policy,
+            optimum=best_returns(env_id, [row["budget"] for row in document["budgets"]]),
         )
     write_text(folder / "results.json", json.dumps(document, indent=2) + "\n")
     return document

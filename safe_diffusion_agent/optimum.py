@@ -1,0 +1,38 @@
+"""The most return that any policy can have within a budget, for tasks where that is known."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+# Written by benchmarks/optimum_pendulum.py (dynamic programming).
+FILES = {"safe/Pendulum-v0": Path(__file__).parent / "optima" / "pendulum.json"}
+
+
+def best_returns(env_id: str, budgets: npt.ArrayLike) -> npt.NDArray[np.float64] | None:
+    """The most return within each budget, on average over start states.
+
+    Args:
+        env_id: A task of `safe_envs`, with its default options.
+        budgets: `(n,)`, in cost units; clipped to the range that was solved.
+
+    Returns:
+        `(n,)`, or None where the optimum is not known.
+    """
+    if env_id not in FILES:
+        return None
+    document = json.loads(FILES[env_id].read_text())
+    costs, returns = np.array(document["hull"]).T
+    return np.interp(np.asarray(budgets, np.float64), costs, returns)
+
+
+def share_of_optimum(
+    env_id: str, budgets: npt.ArrayLike, returns: npt.ArrayLike
+) -> npt.NDArray[np.float64] | None:
+    """(return - that of doing nothing) / (optimum - that of doing nothing), or None; `(n,)`."""
+    best = best_returns(env_id, budgets)
+    if best is None:
+        return None
+    idle = json.loads(FILES[env_id].read_text())["hanging_still"]
+    return (np.asarray(returns, np.float64) - idle) / (best - idle)

@@ -1,0 +1,22 @@
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from safe_diffusion_agent.optimum import best_returns, share_of_optimum
+
+
+def test_optimum_is_between_doing_nothing_and_the_largest_reward():
+    best = best_returns("safe/Pendulum-v0", [0.0, 12.0, 60.0, 1000.0])
+    assert (np.diff(best) >= 0).all() and best[-1] <= 200.0
+    env = gym.make("safe/Pendulum-v0")
+    idle = []
+    for seed in range(10):
+        env.reset(seed=seed)
+        idle.append(sum(env.step(np.zeros(1, np.float32))[1] for _ in range(200)))
+    shares = share_of_optimum("safe/Pendulum-v0", [12.0, 12.0], [np.mean(idle), best[1]])
+    assert shares.tolist() == pytest.approx([0.0, 1.0], abs=0.01)
+
+
+def test_other_tasks_have_no_known_optimum():
+    assert best_returns("safe/Hopper-v0", [1.0]) is None
+    assert share_of_optimum("safe/Hopper-v0", [1.0], [1.0]) is None
