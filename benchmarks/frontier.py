@@ -64,7 +64,6 @@ VARIANTS = (
     Variant("frontier, one multiplier", planner={"bound": "single"}, ablation=True),
     Variant("frontier, without the critic's plans", planner={"critic_plans": False}, ablation=True),
     Variant("frontier, one diffusion sample", planner={"num_candidates": 1}, ablation=True),
-    Variant("frontier, 64 diffusion samples", planner={"num_candidates": 64}, ablation=True),
     Variant("frontier, one model step", training={"model_tolerance": 1e-9}, ablation=True),
     Variant("frontier, no imagined branches", training={"branch_share": 0.0}, ablation=True),
 )
@@ -174,10 +173,10 @@ def changed_budgets(agent, num: int = 10) -> dict[str, Any]:
 def jobs_of(data_seeds: list[int], train_seeds: list[int]) -> list[Job]:
     jobs = []
     for variant in VARIANTS:
-        slow = variant.method == "trebi" and variant.preset == "quick"
-        seeds = train_seeds[:1] if variant.ablation or slow else train_seeds
-        data = data_seeds[:1] if variant.ablation and variant.training else data_seeds
-        num_episodes = 20 if variant.ablation else 60
+        small = variant.ablation or variant.preset == "quick" and variant.method == "trebi"
+        seeds = train_seeds[:1] if small else train_seeds
+        data = data_seeds[:1] if variant.ablation else data_seeds
+        num_episodes = 20 if small else 60
         jobs += [Job(variant, d, t, num_episodes) for t in seeds for d in data]
     return jobs
 

@@ -35,4 +35,5 @@ def share_of_optimum(
     if best is None:
         return None
     idle = json.loads(FILES[env_id].read_text())["hanging_still"]
-    return (np.asarray(returns, np.float64) - idle) / (best - idle)
+    share: npt.NDArray[np.float64] = (np.asarray(returns, np.float64) - idle) / (best - idle)
+    return share
