@@ -31,7 +31,7 @@ def test_tables_are_up_to_date():
 
 def test_make_targets_and_files_that_it_names_exist():
     makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"`?make (\w+)`?", TEXT):
+    for target in re.findall(r"(?:^|`)make (\w+)", TEXT, re.MULTILINE):
         assert f"\n{target}:" in makefile, target
     for link in re.findall(r"\]\(([^)#]+)\)", TEXT):
         if not link.startswith("http"):
