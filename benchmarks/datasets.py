@@ -85,6 +85,7 @@ def as_markdown(rows: list[dict]) -> str:
             [
                 link,
                 f"{row['mean_cost']:.4g}",
+                f"{row['sac_cost']:.4g}",
                 f"{row['paper_max_budget']:g}",
                 f"{row['max_budget']:.4g}",
                 *(f"{share['share']:.0%}" for share in row["shares"]),
@@ -130,7 +131,7 @@ def as_markdown(rows: list[dict]) -> str:
             "## Maximum budgets",
             "",
             *table(
-                ["dataset", "mean episode cost", "paper's (Table 2)", "stored",
+                ["dataset", "mean episode cost", "final SAC's", "paper's (Table 2)", "stored",
                  *(f"within {ratio:g}" for ratio in RATIOS)],
                 budgets,
             ),

@@ -229,9 +229,7 @@ def draw_dataset(
     title: str,
     discounted: bool,
 ) -> None:
-    """A dataset at a glance: return against cost, histogram of costs, learning curve.
-
-    Above the budgets stand their ratios, and the share of episodes that are within them.
+    """A dataset at a glance: return against cost, costs, share within each budget, learning curve.
 
     Args:
         returns: `(E,)`, of the episodes in the order of collection.
@@ -243,23 +241,24 @@ def draw_dataset(
         title: Title of the picture.
         discounted: Whether the costs are.
     """
-    figure = Figure(figsize=(10.5, 3.0))
-    scatter, histogram, curve = figure.subplots(1, 3)
+    figure = Figure(figsize=(13.0, 3.0))
+    scatter, histogram, shares, curve = panels = figure.subplots(1, 4)
     points = scatter.scatter(costs, returns, c=np.arange(len(costs)), s=8, cmap="viridis")
     figure.colorbar(points, ax=scatter, label="episode")
     histogram.hist(costs, bins=40, color=BLUE)
     name = "discounted episode cost" if discounted else "episode cost"
-    for ratio in ratios:
-        budget = ratio * max_budget
-        labels = (f"{ratio:g}", f"{(costs <= budget).mean():.0%}")
-        for axes, label in zip((scatter, histogram), labels, strict=True):
-            axes.axvline(budget, color=RED, linestyle="--", linewidth=0.8)
-            above = axes.get_xaxis_transform()  # x in costs, y as a share of the height
-            axes.text(budget, 1.01, label, transform=above, color=RED, fontsize=7, ha="center")
-    scatter.set_xlabel(f"{name} (red: budgets / maximum)")
-    histogram.set_xlabel(f"{name} (red: share within)")
+    for axes in (scatter, histogram):
+        for ratio in ratios:
+            axes.axvline(ratio * max_budget, color=RED, linestyle="--", linewidth=0.8)
+        axes.set_xlabel(f"{name} (red: budgets)")
     scatter.set_ylabel("return")
     histogram.set_ylabel("episodes")
+    within = [float((costs <= ratio * max_budget).mean()) for ratio in ratios]
+    bars = shares.bar([f"{ratio:g}" for ratio in ratios], within, color=BLUE)
+    shares.bar_label(bars, [f"{share:.0%}" for share in within], fontsize=8)
+    shares.set_ylim(0.0, 1.1)
+    shares.set_xlabel("budget / maximum budget")
+    shares.set_ylabel("share of episodes within")
     if snapshots:
         steps = [snapshot["step"] for snapshot in snapshots]
         curve.plot(steps, [s["mean_return"] for s in snapshots], color=BLUE, marker=".")
@@ -267,7 +266,7 @@ def draw_dataset(
         curve.set_ylabel("return of its policy")
     else:
         curve.set_axis_off()
-    for axes in (scatter, histogram, curve):
+    for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title)
     figure.tight_layout()
