@@ -168,9 +168,9 @@ def list_all() -> None:
         limits = (spec.max_episode_steps, spec.cost_discount, spec.max_budget)
         table.add_row(spec.id, spec.cost, *(f"{value:g}" for value in limits))
     console.print(table)
-    methods = Table("method", "presets", "budgets", "", box=None)
+    methods = Table("method", "", "presets", box=None)
     for name, method in METHODS.items():
-        methods.add_row(name, ", ".join(method.presets), method.budgets, method.summary)
+        methods.add_row(name, method.summary, ", ".join(method.presets))
     console.print()
     console.print(methods)
     console.print()
