@@ -241,7 +241,7 @@ def reproduce(
     draw_comparison(
         _panels(jobs, runs_done),
         folder / f"{name}.png",
-        title=f"{figure.title}: preset {size.preset}, {len(size.seeds)} training seeds, "
+        title=f"{figure.title}: preset {size.preset}, training seeds {list(size.seeds)}, "
         f"{jobs[0].evaluation.num_episodes} episodes each",
         random_ratios=random,
     )
