@@ -4,11 +4,13 @@ A part stands between `<!-- begin NAME -->` and `<!-- end NAME -->`; NAME is a f
 With `--check` nothing is written, and a README that is out of date is an error.
 """
 
+import csv
 import json
 import re
 import sys
 from pathlib import Path
 
+from safe_diffusion_agent.methods import METHODS
 from safe_envs import TASKS
 
 ROOT = Path(__file__).parent.parent
@@ -120,8 +122,53 @@ def frontier() -> str:
     return "\n".join([*rows, "", note])
 
 
+def baselines() -> str:
+    rows = [
+        [f"`{name}`", method.summary, method.budgets]
+        for name, method in METHODS.items()
+        if name != "trebi"
+    ]
+    return table(["`--method`", "what it is", "budgets"], rows)
+
+
+def comparison() -> str:
+    folder = ROOT / "results/reproduce/fig1"
+    about = json.loads((folder / "about.json").read_text())
+    with (folder / "summary.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    by_method: dict[str, dict[str, dict[str, str]]] = {}
+    for row in rows:
+        by_method.setdefault(row["method"], {})[row["ratio"]] = row
+    ratios = list(next(iter(by_method.values())))
+    lines, unconstrained = [], []
+    for method, of_ratio in by_method.items():
+        if not METHODS[method.partition(":")[0]].constrained:
+            row = of_ratio["1"]
+            values = float(row["mean_return"]), float(row["mean_cost"])
+            unconstrained.append(f"{method} {values[0]:.0f} at cost {values[1]:.0f}")
+            continue
+        cells = [
+            f"{float(r['mean_return']):.0f} · {float(r['share_over']):.0%} · "
+            f"{float(r['cvar_overrun']):.1f}"
+            for r in (of_ratio[ratio] for ratio in ratios)
+        ]
+        lines.append([f"`{method}`", *cells])
+    num_seeds, num_episodes = rows[0]["num_seeds"], rows[0]["num_episodes"]
+    note = (
+        "Per budget (share of the maximum): mean return · episodes over budget · mean overrun of "
+        f"the worst 5 % of the episodes, in cost units. {num_episodes} episodes per budget from "
+        f"{num_seeds} training seeds on one data set, preset `{about['scale']['preset']}`: a small "
+        f"run. Without a budget: {'; '.join(unconstrained)}. Made by `{about['command']}` on "
+        f"{about['hardware']}; torch {about['versions']['torch']}."
+    )
+    return table(["method", *ratios], lines) + "\n\n" + note
+
+
+PARTS = (tasks, env_overhead, quickstart, budget_cut, frontier, baselines, comparison)
+
+
 def filled(text: str) -> str:
-    for part in (tasks, env_overhead, quickstart, budget_cut):
+    for part in PARTS:
         name = part.__name__
         begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
         pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)

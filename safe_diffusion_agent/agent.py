@@ -178,9 +178,9 @@ class Agent(ABC):
         if remaining_steps is None:
             if self.looks_at_time:
                 warnings.warn(
-                    "This agent plans up to the end of the episode: give act() the remaining_steps "
-                    '(BudgetObservation reports info["remaining_steps"]). Without them it plans as '
-                    "if the whole episode were still ahead.",
+                    "This agent looks at how much of the episode is left: give act() the "
+                    'remaining_steps (BudgetObservation reports info["remaining_steps"]). Without '
+                    "them it acts as if the whole episode were still ahead.",
                     stacklevel=4,
                 )
             remaining_steps = limit or math.inf

@@ -6,14 +6,13 @@ All episodes of all budgets advance together, so that every environment step cos
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
-from safe_diffusion_agent.agent import Agent
 from safe_diffusion_agent.statistics import BoxStatistics, wilson_interval
 from safe_envs import VectorBudgetObservation, task_spec
 
@@ -42,6 +41,7 @@ class EvaluationConfig:
         max_budget: In cost units. None takes the task's (`TASKS`).
         random_ratios: Every episode has a budget of its own, a share of the maximum drawn uniformly
             from (0, 1], instead of `ratios` (Lin et al. 2023, App. E: 100 of them).
+        control_interval: Steps between two plans; more than one needs an agent that plans.
     """
 
     ratios: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 1.0)
@@ -49,12 +49,14 @@ class EvaluationConfig:
     seed: int = 0
     max_budget: float | None = None
     random_ratios: bool = False
+    control_interval: int = 1
 
     def __post_init__(self) -> None:
         if not self.ratios or not all(ratio > 0 for ratio in self.ratios):
             raise ValueError(f"ratios should be positive numbers. Received {self.ratios}.")
-        if self.num_episodes < 1:
-            raise ValueError(f"num_episodes should be positive. Received {self.num_episodes}.")
+        for name in ("num_episodes", "control_interval"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} should be positive. Received {getattr(self, name)}.")
 
     @property
     def episodes(self) -> tuple[FloatArray, npt.NDArray[np.int64]]:
@@ -228,31 +230,6 @@ def evaluate_policy(
         )
         for i in range(len(budgets))
     ]
-
-
-def evaluate_agent(
-    agent: Agent, env_id: str, config: EvaluationConfig, *, progress: Progress | None = None
-) -> list[EpisodeResult]:
-    """Evaluates an agent under several budgets; its noise starts from the evaluation's seed.
-
-    All budgets advance in lockstep, or one after the other if each has an agent of its own
-    (`Agent.for_budget`). See `evaluate_policy`.
-    """
-    max_budget = config.max_budget or task_spec(env_id).max_budget
-    parts: list[tuple[Agent, EvaluationConfig]] = [(agent, config)]
-    of_budgets = [agent.for_budget(ratio * max_budget) for ratio in config.ratios]
-    if not config.random_ratios and any(other is not agent for other in of_budgets):
-        ratios = zip(of_budgets, config.ratios, strict=True)
-        parts = [(other, replace(config, ratios=(ratio,))) for other, ratio in ratios]
-    results = []
-    for one, its_config in parts:
-        one.seed = config.seed
-        one.generator = one.new_generator()
-        results += evaluate_policy(
-            one.act, env_id, its_config, progress=progress,
-            cost_discount=one.cost_discount, budget_scale=one.budget_scale,
-        )  # fmt: skip
-    return results
 
 
 def start_seed(seed: int, episode: int) -> int:

@@ -113,7 +113,7 @@ _METHODS = (
         budgets="none",
         agent_class=diffuser.DiffuserAgent,
         fit=diffuser.fit,
-        presets=PRESETS,
+        presets={k: config for k, config in PRESETS.items() if config.model.judge == "values"},
         task_overrides=TASK_OVERRIDES,
         constrained=False,
     ),

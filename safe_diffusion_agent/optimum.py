@@ -24,7 +24,8 @@ def best_returns(env_id: str, budgets: npt.ArrayLike) -> npt.NDArray[np.float64]
         return None
     document = json.loads(FILES[env_id].read_text())
     costs, returns = np.array(document["hull"]).T
-    return np.interp(np.asarray(budgets, np.float64), costs, returns)
+    best: npt.NDArray[np.float64] = np.interp(np.asarray(budgets, np.float64), costs, returns)
+    return best
 
 
 def share_of_optimum(

@@ -24,6 +24,7 @@ class PaperFigure:
         methods: Names in `METHODS`.
         variants: Label -> settings: each makes an agent of its own. One without a label is as is.
         random_ratios: Budgets drawn at random, instead of the five ratios.
+        control_intervals: Steps between two plans.
     """
 
     title: str
@@ -31,6 +32,7 @@ class PaperFigure:
     methods: tuple[str, ...] = COMPARED
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"": {}})
     random_ratios: bool = False
+    control_intervals: tuple[int, ...] = (1,)
 
 
 def _mujoco(name: str) -> tuple[tuple[str, str], ...]:
@@ -63,6 +65,12 @@ FIGURES: dict[str, PaperFigure] = {
     ),
     "fig5": PaperFigure(title="Hopper", datasets=_mujoco("Hopper")),
     "fig6": PaperFigure(title="Walker2d", datasets=_mujoco("Walker2d")),
+    "fig7": PaperFigure(
+        title="Steps between two plans, on HalfCheetah",
+        datasets=(("safe/HalfCheetah-v0", "medium-replay"),),
+        methods=("trebi",),
+        control_intervals=(1, 2, 3, 4),
+    ),
     "fig8": _random("HalfCheetah, random budgets", _mujoco("HalfCheetah")),
     "fig9": _random("Hopper, random budgets", _mujoco("Hopper")),
     "fig10": _random("Walker2d, random budgets", _mujoco("Walker2d")),

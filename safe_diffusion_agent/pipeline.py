@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from safe_diffusion_agent.agent import FILE_NAME, Agent
+from safe_diffusion_agent.agent_evaluation import evaluate_agent
 from safe_diffusion_agent.checkpoint import write_text
 from safe_diffusion_agent.collection import CollectConfig, collect
 from safe_diffusion_agent.data import CostFunction, load_episodes
 from safe_diffusion_agent.errors import CheckpointError
 from safe_diffusion_agent.evaluation import (
     EvaluationConfig,
-    evaluate_agent,
     summarize,
     to_csv,
 )

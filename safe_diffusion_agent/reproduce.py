@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from safe_diffusion_agent.collection import CollectConfig, collect, default_data
 from safe_diffusion_agent.comparison import Evaluated
 from safe_diffusion_agent.evaluation import EvaluationConfig
 from safe_diffusion_agent.figures import ComparisonPanel, draw_comparison
-from safe_diffusion_agent.manifest import MANIFEST
+from safe_diffusion_agent.manifest import MANIFEST, capped
 from safe_diffusion_agent.methods import METHODS, method_of
 from safe_diffusion_agent.paper_figures import PaperFigure, Scale, paper_figure, scale_of
 from safe_diffusion_agent.pipeline import PathLike, Progress, evaluate, train
@@ -64,8 +65,9 @@ class Job:
     @property
     def results(self) -> Path:
         """Folder of the evaluation."""
-        kind = "random" if self.evaluation.random_ratios else "ratios"
-        return self.folder / f"{kind}-{self.evaluation.num_episodes}"
+        evaluation = self.evaluation
+        kind = "random" if evaluation.random_ratios else "ratios"
+        return self.folder / f"{kind}-{evaluation.num_episodes}-{evaluation.control_interval}"
 
     @property
     def done(self) -> bool:
@@ -102,29 +104,35 @@ def plan(
     """
     wanted = None if tasks is None else [task_spec(task).id for task in tasks]
     jobs = []
-    for env_id, quality in figure.datasets:
-        if wanted is not None and env_id not in wanted:
-            continue
-        config, dataset_id = _dataset(env_id, quality, scale)
-        for given in methods or figure.methods:
-            method, _, preset = given.partition(":")
-            method_of(method)
-            for variant, settings in figure.variants.items():
-                folder = runs / dataset_id.replace("/", "-") / (preset or scale.preset) / method
-                jobs += [
-                    Job(
-                        collect=config,
-                        dataset_id=dataset_id,
-                        method=method,
-                        label=variant or given,
-                        preset=preset or scale.preset,
-                        settings=dict(settings),
-                        seed=seed,
-                        evaluation=_evaluation(method, figure, scale, seed),
-                        folder=folder / variant.replace(" ", "") / f"seed-{seed}",
-                    )
-                    for seed in scale.seeds
-                ]
+    for (env_id, quality), given, (variant, settings), interval, seed in product(
+        figure.datasets,
+        methods or figure.methods,
+        figure.variants.items(),
+        figure.control_intervals,
+        scale.seeds,
+    ):
+        method, _, preset = given.partition(":")
+        method_of(method)
+        preset = preset or scale.preset
+        if wanted is None or env_id in wanted:
+            config, dataset_id = _dataset(env_id, quality, scale)
+            folder = (
+                runs / dataset_id.replace("/", "-") / preset / method / variant.replace(" ", "")
+            )
+            label = variant or (given if figure.control_intervals == (1,) else f"every {interval}")
+            jobs.append(
+                Job(
+                    collect=config,
+                    dataset_id=dataset_id,
+                    method=method,
+                    label=label,
+                    preset=preset,
+                    settings=dict(settings),
+                    seed=seed,
+                    evaluation=_evaluation(method, figure, scale, seed, interval),
+                    folder=folder / f"seed-{seed}",
+                )
+            )
     if not jobs:
         known = ", ".join(sorted({env_id for env_id, _ in figure.datasets}))
         raise ValueError(f"The figure has none of these tasks. It has: {known}.")
@@ -137,19 +145,17 @@ def _dataset(env_id: str, quality: str, scale: Scale) -> tuple[CollectConfig, st
     for known in MANIFEST:
         if (known.env_id, known.quality) == (env_id, quality):
             config = known
-    dataset_id, cut = default_dataset_id(env_id, quality), config
-    if scale.max_steps is not None:
-        train_steps = config.train_steps and min(config.train_steps, scale.max_steps)
-        num_steps = min(config.num_steps, scale.max_steps)
-        cut = replace(config, num_steps=num_steps, train_steps=train_steps)
+    dataset_id, (cut,) = default_dataset_id(env_id, quality), capped([config], scale.max_steps)
     return cut, dataset_id if cut == config else dataset_id.replace("-v0", "-small-v0")
 
 
-def _evaluation(method: str, figure: PaperFigure, scale: Scale, seed: int) -> EvaluationConfig:
+def _evaluation(
+    method: str, figure: PaperFigure, scale: Scale, seed: int, interval: int
+) -> EvaluationConfig:
     """Seeds of trainings have start states of their own; lines need but one budget."""
     if figure.random_ratios:
         return EvaluationConfig(num_episodes=NUM_RANDOM_BUDGETS, seed=seed, random_ratios=True)
-    config = EvaluationConfig(num_episodes=scale.num_episodes, seed=seed)
+    config = EvaluationConfig(num_episodes=scale.num_episodes, seed=seed, control_interval=interval)
     return config if METHODS[method].constrained else replace(config, ratios=(1.0,))
 
 
@@ -235,7 +241,7 @@ def reproduce(
     draw_comparison(
         _panels(jobs, runs_done),
         folder / f"{name}.png",
-        title=f"{figure.title}: preset {size.preset}, {len(size.seeds)} training seeds, "
+        title=f"{figure.title}: preset {size.preset}, training seeds {list(size.seeds)}, "
         f"{jobs[0].evaluation.num_episodes} episodes each",
         random_ratios=random,
     )

@@ -67,6 +67,7 @@ def evaluate(
     max_budget: Annotated[
         float | None, typer.Option(help="In cost units; default: task's.")
     ] = None,
+    control_interval: Annotated[int, typer.Option(help="Steps between two plans.")] = 1,
     device: Device = "auto",
     settings: Settings = None,
 ) -> None:
@@ -78,7 +79,11 @@ def evaluate(
     loaded = load_agent(agent, device=device, **parse_settings(settings))
     default_out = Path(agent) if Path(agent).is_dir() else Path("runs") / agent
     config = EvaluationConfig(
-        ratios=parse_ratios(ratios), num_episodes=episodes, seed=seed, max_budget=max_budget
+        ratios=parse_ratios(ratios),
+        num_episodes=episodes,
+        seed=seed,
+        max_budget=max_budget,
+        control_interval=control_interval,
     )
     folder = out or default_out / "evaluation"
     with progress_bar("evaluate") as progress:
@@ -163,9 +168,9 @@ def list_all() -> None:
         limits = (spec.max_episode_steps, spec.cost_discount, spec.max_budget)
         table.add_row(spec.id, spec.cost, *(f"{value:g}" for value in limits))
     console.print(table)
-    methods = Table("method", "presets", "budgets", "", box=None)
+    methods = Table("method", "", "presets", box=None)
     for name, method in METHODS.items():
-        methods.add_row(name, ", ".join(method.presets), method.budgets, method.summary)
+        methods.add_row(name, method.summary, ", ".join(method.presets))
     console.print()
     console.print(methods)
     console.print()

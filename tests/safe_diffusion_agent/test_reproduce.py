@@ -83,10 +83,13 @@ def test_the_plan_of_the_first_figure(tmp_path):
         methods=["trebi:reference"],
     )  # fmt: skip
     assert (job.method, job.preset, job.label) == ("trebi", "reference", "trebi:reference")
+    jobs = reproduce.plan(FIGURES["fig7"], SCALES["small"], tmp_path)
+    assert [job.label for job in jobs] == ["every 1", "every 2", "every 3", "every 4"]
+    assert len({job.folder for job in jobs}) == 1 and len({job.results for job in jobs}) == 4
     with pytest.raises(ValueError, match="none of these tasks. It has: safe/BallReach"):
         reproduce.plan(FIGURES["fig3"], SCALES["small"], tmp_path, tasks=["safe/Pendulum-v0"])
-    with pytest.raises(UnknownNameError, match="figure 'fig7'"):
-        reproduce.reproduce("fig7")
+    with pytest.raises(UnknownNameError, match="figure 'fig13'"):
+        reproduce.reproduce("fig13")
 
 
 @pytest.mark.parametrize("random_ratios", [False, True])

@@ -1,0 +1,44 @@
+"""The BCQ family on a problem of one step that Lagrange's multiplier solves by hand.
+
+Spending x in [0, 4] costs x and pays 4 x - x^2 / 2. The most reward within a budget b < 4 is at
+x = b, where the price is 4 - b; without a constraint it is at x = 4. (CPQ is not here: through its
+indicator no gradient tells the policy to stay below the budget.)
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from safe_diffusion_agent.methods import METHODS
+
+BCQ = {"num_actions": 50, "kl_weight": 0.01}  # a generator that covers all of the data's actions
+SETTINGS = {
+    "bcq-saute": {"penalty": 20.0},
+    "bcorle": {"max_price": 4.0},
+    "bcq-lagrangian": {"ratios": (0.25, 0.5, 1.0), "price_learning_rate": 0.01},
+}
+
+
+@pytest.fixture
+def problem(tiny_episodes):
+    spent = np.random.default_rng(0).uniform(0.0, 4.0, 2_000)
+    return replace(
+        tiny_episodes, observations=np.zeros((4_000, 3), np.float32),
+        actions=(spent[:, None] - 2.0).astype(np.float32), rewards=4.0 * spent - spent**2 / 2,
+        costs=spent, lengths=np.ones(2_000, np.int64), terminated=np.ones(2_000, bool),
+        max_episode_steps=1, max_budget=4.0,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", SETTINGS)
+def test_spends_the_budget(problem, method):
+    config = METHODS[method].config(
+        "quick", num_steps=1_500, width=64, actor_learning_rate=1e-3, **BCQ, **SETTINGS[method]
+    )
+    agent, _ = METHODS[method].fit(problem, config, device="cpu")
+    for budget in (1.0, 2.0, 4.0):
+        actions = agent.for_budget(budget).act(np.zeros((50, 3)), budget, 1)[:, 0]
+        spent = (actions + 2.0).mean()
+        assert spent == pytest.approx(budget, abs=0.4), (method, budget)
