@@ -1,5 +1,6 @@
 import math
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -8,6 +9,9 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 
 from safe_diffusion_agent import TrebiAgent
+from safe_diffusion_agent.data import load_episodes
+from safe_diffusion_agent.minari_writer import write_dataset
+from safe_diffusion_agent.recorder import EpisodeRecorder
 from safe_diffusion_agent.trebi.branches import Brancher
 from safe_diffusion_agent.trebi.calibration import (
     conformal_quantile,
@@ -267,3 +271,34 @@ def test_interrupted_training_ends_in_the_same_agent(tiny_episodes, tmp_path, st
     assert seen[0] > stop_at - 41 and seen[-1] == 100
     for name, tensor in whole.networks.state_dict().items():
         torch.testing.assert_close(continued.networks.state_dict()[name], tensor, msg=name)
+
+
+def test_terminations_and_discounted_budgets(datasets_root):
+    """Hopper falls, and its budgets are discounted: both are part of the models and the critic."""
+    env = EpisodeRecorder(gym.make("safe/Hopper-v0"), 0)
+    env.action_space.seed(0)
+    for _ in range(40):
+        env.reset()
+        done = False
+        while not done:
+            _, _, terminated, truncated, _ = env.step(env.action_space.sample())
+            done = terminated or truncated
+    env.close()
+    metadata = {"cost_discount": 0.99, "max_episode_steps": 1000, "max_budget": 30.0}
+    write_dataset("tests/hopper/random-v0", "safe/Hopper-v0", env.finished, metadata)
+    quickly = QUICKLY | {"model_steps": 300, "calibration_episodes": 0, "risk": None}
+    config = preset_config("frontier", "safe/Hopper-v0", **quickly)
+    agent, _ = fit(load_episodes("tests/hopper/random-v0"), config)
+    dynamics, critic = agent.networks.dynamics, agent.networks.critic
+    assert critic.discount == critic.cost_discount == agent.cost_discount == 0.99
+    assert dynamics.terminates == 1
+    episode = env.finished[0]
+    ends = torch.tensor(episode["observations"][[0, -2]], dtype=torch.float32)  # the first step, and the last one
+    actions = torch.tensor(episode["actions"][[0, -1]], dtype=torch.float32)
+    survival = dynamics.step(
+        agent.normalizer.normalize(ends, slice(3, None)),
+        agent.normalizer.normalize(actions, slice(0, 3)),
+    ).survival
+    assert survival[0] > 0.9 > survival[1]
+    plan = agent.plan(episode["observations"][0], 20.0, 1000)
+    assert np.isfinite(plan.predicted_return).all() and plan.actions.shape == (1, 8, 3)
