@@ -293,7 +293,9 @@ def test_terminations_and_discounted_budgets(datasets_root):
     assert critic.discount == critic.cost_discount == agent.cost_discount == 0.99
     assert dynamics.terminates == 1
     episode = env.finished[0]
-    ends = torch.tensor(episode["observations"][[0, -2]], dtype=torch.float32)  # the first step, and the last one
+    ends = torch.tensor(
+        episode["observations"][[0, -2]], dtype=torch.float32
+    )  # the first step, and the last one
     actions = torch.tensor(episode["actions"][[0, -1]], dtype=torch.float32)
     survival = dynamics.step(
         agent.normalizer.normalize(ends, slice(3, None)),
