@@ -170,9 +170,9 @@ def changed_budgets(agent, num: int = 10) -> dict[str, Any]:
     return document
 
 
-def jobs_of(data_seeds: list[int], train_seeds: list[int]) -> list[Job]:
+def jobs_of(names: list[str], data_seeds: list[int], train_seeds: list[int]) -> list[Job]:
     jobs = []
-    for variant in VARIANTS:
+    for variant in (variant for variant in VARIANTS if variant.name in names):
         small = variant.ablation or variant.preset == "quick" and variant.method == "trebi"
         seeds = train_seeds[:1] if small else train_seeds
         data = data_seeds[:1] if variant.ablation else data_seeds
@@ -202,13 +202,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-seeds", default="0,1")
     parser.add_argument("--train-seeds", default="0,1")
+    parser.add_argument("--without", default="", help="variants to leave out; semicolons between")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     data_seeds, train_seeds = (
         [int(seed) for seed in text.split(",")]
         for text in (options.data_seeds, options.train_seeds)
     )
-    jobs = jobs_of(data_seeds, train_seeds)
+    left_out = options.without.split(";")
+    names = [variant.name for variant in VARIANTS if variant.name not in left_out]
+    jobs = jobs_of(names, data_seeds, train_seeds)
     trainings = {job.variant.agent_folder(job.data_seed, job.train_seed): job for job in jobs}
     with ProcessPoolExecutor(options.workers) as pool:
         for description, call, items in (
@@ -227,6 +230,7 @@ def main() -> None:
     command = " ".join(
         ["python benchmarks/frontier.py", "--data-seeds", options.data_seeds]
         + ["--train-seeds", options.train_seeds]
+        + (["--without", f"'{options.without}'"] if options.without else [])
     )
     document = {"command": command, "provenance": provenance(), "agents": changes}
     (RESULTS / "pendulum.json").write_text(json.dumps(document, indent=2) + "\n")
