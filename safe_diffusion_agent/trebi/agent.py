@@ -19,9 +19,10 @@ from safe_diffusion_agent.task import Task
 from safe_diffusion_agent.trebi.calibration import Calibration
 from safe_diffusion_agent.trebi.config import TrebiConfig, config_from_json
 from safe_diffusion_agent.trebi.diffusion import Schedule
+from safe_diffusion_agent.trebi.frontier import FrontierPlanner
 from safe_diffusion_agent.trebi.networks import TrebiNetworks
 from safe_diffusion_agent.trebi.plan import Candidates, Plan
-from safe_diffusion_agent.trebi.planners import FrontierPlanner, GuidedPlanner
+from safe_diffusion_agent.trebi.planners import GuidedPlanner
 from safe_diffusion_agent.trebi.trajectories import Normalizer
 
 MAX_TRAJECTORIES = 8192  # sampled at once; bounds the memory of planning for many states

@@ -186,7 +186,7 @@ class PlannerConfig:
         num_candidates: K, trajectories sampled per state.
         guidance_scale: alpha of Eq. 16.
         penalty: n of Eq. 14 and 16.
-        penalty_ramp: See `guidance.budget_gradient`.
+        penalty_ramp: See `planners.budget_gradient`.
         guidance_on: See `diffusion.sample`.
         guidance_repeats: See `diffusion.sample`.
         num_unguided_steps: See `diffusion.sample`.

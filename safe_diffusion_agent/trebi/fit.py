@@ -14,6 +14,7 @@ from safe_diffusion_agent.task import Task
 from safe_diffusion_agent.trebi.agent import TrebiAgent
 from safe_diffusion_agent.trebi.config import TrainingConfig, TrebiConfig
 from safe_diffusion_agent.trebi.diffusion import Schedule
+from safe_diffusion_agent.trebi.frontier import FrontierPlanner
 from safe_diffusion_agent.trebi.frontier_fit import (
     Stages,
     check_risk,
@@ -21,7 +22,6 @@ from safe_diffusion_agent.trebi.frontier_fit import (
     num_stage_steps,
 )
 from safe_diffusion_agent.trebi.networks import TrebiNetworks, rescale_output
-from safe_diffusion_agent.trebi.planners import FrontierPlanner
 from safe_diffusion_agent.trebi.trajectories import Normalizer
 from safe_diffusion_agent.trebi.windows import Batch, Windows
 

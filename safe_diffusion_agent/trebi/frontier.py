@@ -17,6 +17,7 @@ from torch import Tensor
 
 from safe_diffusion_agent.trebi.dynamics import DynamicsEnsemble, Piece, StepPolicy, roll_out
 from safe_diffusion_agent.trebi.frontier_networks import MULTIPLIERS, FrontierCritic
+from safe_diffusion_agent.trebi.planners import Choice, Planner, select_candidate
 
 NUM_CAREFUL = 3  # largest multipliers, the least of whose costs is taken as reachable
 
@@ -150,3 +151,43 @@ class Judge:
             discount=self.critic.discount,
             cost_discount=self.critic.cost_discount,
         )
+
+
+class FrontierPlanner(Planner):
+    """Samples without guidance, adds the critic's own plans, and judges all by the frontier.
+
+    The critic's plans make the choice consistent from step to step without any memory: what was
+    counted on is among the candidates again.
+    """
+
+    @property
+    def num_candidates(self) -> int:
+        """K, candidates per state: those of the diffusion model, and the critic's."""
+        planner = self.config.planner
+        return planner.num_candidates + planner.critic_plans * len(MULTIPLIERS)
+
+    def judge(self) -> Judge:
+        """What the plans are judged by."""
+        return Judge(self.networks.dynamics, self.networks.critic, self.config.planner.bound)
+
+    def __call__(
+        self, obs: Tensor, budget: Tensor, steps: Tensor, generator: torch.Generator
+    ) -> Choice:
+        """See `Planner`."""
+        planner, act_dim, judge = self.config.planner, self.task.act_dim, self.judge()
+        start = self.normalizer.normalize(obs, slice(act_dim, None))
+        row_obs = obs.repeat_interleave(planner.num_candidates, 0)
+        row_steps = steps.repeat_interleave(planner.num_candidates, 0)
+        sampled = self.clip(self.draw(row_obs, row_steps, generator)[0])
+        candidates = [sampled.view(len(obs), -1, *sampled.shape[1:])]
+        if planner.critic_plans:
+            candidates.append(judge.habits(start, steps, self.config.model.horizon))
+        trajectories = torch.cat(candidates, dim=1)
+        num = trajectories.shape[1]
+        rated = judge.rate(
+            trajectories.flatten(0, 1),
+            budget.repeat_interleave(num, 0),
+            steps.repeat_interleave(num, 0),
+        )
+        returns, costs = (tensor.view(-1, num) for tensor in rated)
+        return Choice(trajectories, returns, costs, *select_candidate(returns, costs, budget))

@@ -22,6 +22,7 @@ from safe_diffusion_agent.trebi.calibration import (
 )
 from safe_diffusion_agent.trebi.config import TrebiConfig
 from safe_diffusion_agent.trebi.critic_fit import CriticLoss, CriticTraining, Imagination
+from safe_diffusion_agent.trebi.frontier import FrontierPlanner
 from safe_diffusion_agent.trebi.frontier_networks import FrontierCritic
 from safe_diffusion_agent.trebi.model_fit import (
     DynamicsLoss,
@@ -30,7 +31,6 @@ from safe_diffusion_agent.trebi.model_fit import (
     unexplained_shares,
 )
 from safe_diffusion_agent.trebi.pieces import Pieces
-from safe_diffusion_agent.trebi.planners import FrontierPlanner
 from safe_diffusion_agent.trebi.windows import values_to_go
 
 MAX_IMAGINED_STEPS = 400  # of a calibration episode; longer rollouts say little

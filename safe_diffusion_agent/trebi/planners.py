@@ -1,6 +1,11 @@
-"""From states and budgets to candidates and a choice among them: the two ways to plan.
+"""From states and budgets to candidates and a choice among them (Lin et al. 2023, Alg. 1).
 
-`GuidedPlanner` is Alg. 1 of Lin et al. 2023. `FrontierPlanner` is our improvement on it.
+The budget steers the plan in two places, which are pure functions: the gradient of Eq. 16, and the
+choice among candidates. With return R(tau), cost C(tau), remaining budget z and n > 0, the target
+
+    log h(tau) = alpha (R(tau) - n 1[C(tau) > z] (C(tau) - z))        (Eq. 13-14)
+
+has the gradient alpha (grad R - n 1[C > z] grad C).
 """
 
 from abc import ABC, abstractmethod
@@ -13,13 +18,74 @@ from torch import Tensor
 from safe_diffusion_agent.task import Task
 from safe_diffusion_agent.trebi.config import TrebiConfig
 from safe_diffusion_agent.trebi.diffusion import Guide, Schedule, sample
-from safe_diffusion_agent.trebi.frontier import Judge
-from safe_diffusion_agent.trebi.frontier_networks import MULTIPLIERS
-from safe_diffusion_agent.trebi.guidance import budget_gradient, select_candidate
 from safe_diffusion_agent.trebi.networks import TrebiNetworks
 from safe_diffusion_agent.trebi.trajectories import Normalizer, time_limit_mask
 
 Value = Callable[[Tensor, Tensor], Tensor]
+TrajectoryValue = Callable[[Tensor], Tensor]
+
+
+def budget_gradient(
+    trajectories: Tensor,
+    remaining_budget: Tensor,
+    reward_value: TrajectoryValue,
+    cost_value: TrajectoryValue,
+    *,
+    guidance_scale: float,
+    penalty: float,
+    penalty_ramp: bool = False,
+) -> Tensor:
+    """Gradient that raises the return and, over budget, lowers the cost (Eq. 16; Alg. 1, 5-9).
+
+    Args:
+        trajectories: Noised candidates, `(N, H, D)`.
+        remaining_budget: z of each candidate, `(N,)`, in cost units; `inf` for no constraint.
+        reward_value: Maps trajectories to their return, `(N, H, D) -> (N,)`.
+        cost_value: The same for the cost, in cost units. A NaN counts as over budget.
+        guidance_scale: alpha, > 0.
+        penalty: n, >= 0.
+        penalty_ramp: Multiplies n by exp(min((C - z) / z, 1)), which the reference code does by
+            default (its `guide_type 0`) and its published experiments do not.
+
+    Returns:
+        The gradient, `(N, H, D)`, before multiplication by the step's variance.
+    """
+    with torch.enable_grad():
+        x = trajectories.detach().requires_grad_()
+        predicted_return, predicted_cost = reward_value(x), cost_value(x)
+        over_budget = ~(predicted_cost.detach() <= remaining_budget)
+        weight = penalty * over_budget
+        if penalty_ramp:
+            excess = (predicted_cost.detach() - remaining_budget) / remaining_budget
+            weight = weight * excess.nan_to_num().clamp(0.0, 1.0).exp()
+        objective = (predicted_return - weight * predicted_cost).sum()
+        (gradient,) = torch.autograd.grad(objective, x)
+    return guidance_scale * gradient
+
+
+def select_candidate(
+    predicted_return: Tensor, predicted_cost: Tensor, remaining_budget: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Chooses, for each state, the plan to execute (Lin et al. 2023, App. D).
+
+    It is the candidate of the highest predicted return among those whose predicted cost is within
+    the budget. If there is none (the paper does not say), it is the one of the lowest cost, as in
+    the reference code. A candidate with a NaN is chosen last.
+
+    Args:
+        predicted_return: `(B, K)`.
+        predicted_cost: `(B, K)`, in cost units.
+        remaining_budget: `(B,)`, in cost units.
+
+    Returns:
+        The index of the chosen candidate, `(B,)`, and whether it is within the budget, `(B,)`.
+    """
+    broken = predicted_return.isnan() | predicted_cost.isnan()
+    within_budget = (predicted_cost <= remaining_budget[:, None]) & ~broken
+    feasible = within_budget.any(dim=1)
+    best = predicted_return.masked_fill(~within_budget, -torch.inf).argmax(dim=1)
+    cheapest = predicted_cost.masked_fill(broken, torch.inf).argmin(dim=1)
+    return torch.where(feasible, best, cheapest), feasible
 
 
 @dataclass(frozen=True)
@@ -179,43 +245,3 @@ class GuidedPlanner(Planner):
             return values[:, cost_column]
 
         return reward_value, cost_value
-
-
-class FrontierPlanner(Planner):
-    """Samples without guidance, adds the critic's own plans, and judges all by the frontier.
-
-    The critic's plans make the choice consistent from step to step without any memory: what was
-    counted on is among the candidates again.
-    """
-
-    @property
-    def num_candidates(self) -> int:
-        """K, candidates per state: those of the diffusion model, and the critic's."""
-        planner = self.config.planner
-        return planner.num_candidates + planner.critic_plans * len(MULTIPLIERS)
-
-    def judge(self) -> Judge:
-        """What the plans are judged by."""
-        return Judge(self.networks.dynamics, self.networks.critic, self.config.planner.bound)
-
-    def __call__(
-        self, obs: Tensor, budget: Tensor, steps: Tensor, generator: torch.Generator
-    ) -> Choice:
-        """See `Planner`."""
-        planner, act_dim, judge = self.config.planner, self.task.act_dim, self.judge()
-        start = self.normalizer.normalize(obs, slice(act_dim, None))
-        row_obs = obs.repeat_interleave(planner.num_candidates, 0)
-        row_steps = steps.repeat_interleave(planner.num_candidates, 0)
-        sampled = self.clip(self.draw(row_obs, row_steps, generator)[0])
-        candidates = [sampled.view(len(obs), -1, *sampled.shape[1:])]
-        if planner.critic_plans:
-            candidates.append(judge.habits(start, steps, self.config.model.horizon))
-        trajectories = torch.cat(candidates, dim=1)
-        num = trajectories.shape[1]
-        rated = judge.rate(
-            trajectories.flatten(0, 1),
-            budget.repeat_interleave(num, 0),
-            steps.repeat_interleave(num, 0),
-        )
-        returns, costs = (tensor.view(-1, num) for tensor in rated)
-        return Choice(trajectories, returns, costs, *select_candidate(returns, costs, budget))
