@@ -83,8 +83,13 @@ def select_candidate(
     broken = predicted_return.isnan() | predicted_cost.isnan()
     within_budget = (predicted_cost <= remaining_budget[:, None]) & ~broken
     feasible = within_budget.any(dim=1)
-    best = predicted_return.masked_fill(~within_budget, -torch.inf).argmax(dim=1)
-    cheapest = predicted_cost.masked_fill(broken, torch.inf).argmin(dim=1)
+    largest = torch.finfo(
+        predicted_cost.dtype
+    ).max  # an infinite prediction is not yet a broken one
+    best = (
+        predicted_return.clamp(min=-largest).masked_fill(~within_budget, -torch.inf).argmax(dim=1)
+    )
+    cheapest = predicted_cost.clamp(max=largest).masked_fill(broken, torch.inf).argmin(dim=1)
     return torch.where(feasible, best, cheapest), feasible
 
 

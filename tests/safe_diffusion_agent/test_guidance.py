@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from safe_diffusion_agent.trebi.planners import budget_gradient, select_candidate
@@ -93,6 +93,7 @@ values = st.lists(
 )
 
 
+@example([(math.nan, 0.0), (0.0, math.inf)], 0.0)
 @given(values, st.floats(-50, 150, width=32) | st.just(math.inf))
 def test_selection_is_that_of_a_plain_search(candidates, budget):
     returns = torch.tensor([[r for r, _ in candidates]])
