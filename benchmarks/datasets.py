@@ -29,8 +29,8 @@ PUBLISHED = {
 }
 
 WHY_BUDGETS_DIFFER = {
-    "Pendulum": "the mean over SAC's training depends on how soon it learns to swing up, because\n"
-    "  what comes before costs nothing. The paper's 60 lies between it and the final policy's cost.",
+    "Pendulum": "the mean over SAC's training depends on how soon it learns to swing up: what\n"
+    "  comes before costs nothing. The paper's 60 lies between it and the final policy's cost.",
     "Reacher": "early episodes do not come near what costs; the final policy's cost is close to\n"
     "  the paper's 14.",
     "CarCircle, BallReach": "3 % of the paper's steps. The means are near the paper's all the\n"
