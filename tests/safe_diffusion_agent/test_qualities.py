@@ -46,7 +46,7 @@ def state_dir(tmp_path_factory):
 def datasets(state_dir):
     """All qualities. 600 steps of SAC do not beat a random policy, so that is made worse."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(collection, "_random_return", lambda *_: -1000.0)
+        patch.setattr(collection, "_return_without_policy", lambda *_: -1000.0)
         return {
             quality: collect(
                 config_of(quality), state_dir=state_dir, dataset_id=f"tests/quality/{quality}-v0"
@@ -129,11 +129,18 @@ def test_medium_is_the_first_policy_past_a_third(returns, chosen, monkeypatch):
         env_id, seed, num_steps = ENV_ID, 0, 1000
         snapshots = [Snapshot(step, value, 0.0, 5) for step, value in enumerate(returns)]
 
-    monkeypatch.setattr(collection, "_random_return", lambda *_: -5.0)  # a third is at 30
+    monkeypatch.setattr(collection, "_return_without_policy", lambda *_: -5.0)  # a third is at 30
     assert medium_snapshot(Training()).step == chosen
-    monkeypatch.setattr(collection, "_random_return", lambda *_: 100.0)
+    monkeypatch.setattr(collection, "_return_without_policy", lambda *_: 100.0)
     with pytest.raises(DatasetError, match="Train longer"):
         medium_snapshot(Training())
+
+
+def test_to_do_nothing_beats_random_actions_with_halfcheetah():
+    start = collection._return_without_policy("safe/HalfCheetah-v0", 0, num_episodes=1)
+    assert -10.0 < start < 10.0
+    again = collection._return_without_policy("safe/HalfCheetah-v0", 0, num_episodes=1)
+    assert start == again
 
 
 def test_configs_that_cannot_be_are_refused():
