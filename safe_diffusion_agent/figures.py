@@ -88,17 +88,26 @@ def draw_evaluation(
     top.set_ylim(bottom=0.0, top=max(1.15, top.get_ylim()[1]))
     top.set_ylabel("episode cost / budget")
     top.set_title(title)
-    if behavior_policy is not None:
-        mean_return = behavior_policy["mean_return"]
-        bottom.axhline(mean_return, color=GRAY, linestyle="--", linewidth=1.2)
-        bottom.text(0.52, mean_return, behavior_policy["name"], color=GRAY, fontsize=9, va="bottom")
-    if optimum is not None:
-        positions = np.arange(1, len(ratios) + 1)
-        bottom.plot(positions, optimum, color="black", marker="_", markersize=22, linewidth=0.0)
-        bottom.text(0.52, optimum[0], "optimum", fontsize=9, va="bottom")
+    _draw_reference_returns(bottom, behavior_policy, optimum)
     bottom.set_ylabel("return")
     bottom.set_xlabel("budget / maximum budget")
     write_figure(figure, path)
+
+
+def _draw_reference_returns(
+    axes: Any,
+    behavior_policy: Mapping[str, Any] | None,
+    optimum: npt.NDArray[np.float64] | None,
+) -> None:
+    """The behaviour policy's return as a line, and the optimum as a mark for each budget."""
+    if behavior_policy is not None:
+        mean_return = behavior_policy["mean_return"]
+        axes.axhline(mean_return, color=GRAY, linestyle="--", linewidth=1.2)
+        axes.text(0.52, mean_return, behavior_policy["name"], color=GRAY, fontsize=9, va="bottom")
+    if optimum is not None:
+        positions = np.arange(1, len(optimum) + 1)
+        axes.plot(positions, optimum, color="black", marker="_", markersize=22, linewidth=0.0)
+        axes.text(len(optimum) + 0.3, optimum[-1], "optimum", fontsize=9)
 
 
 def draw_comparison(

@@ -159,7 +159,7 @@ def evaluate(
     inputs = json.loads(json.dumps(inputs))
     if (folder / "results.json").exists():
         document: dict[str, Any] = json.loads((folder / "results.json").read_text())
-        if {key: document[key] for key in inputs} == inputs:
+        if {key: document.get(key) for key in inputs} == inputs:
             return document
     results = evaluate_agent(agent, env_id, config, progress=progress)
     behavior_policy = agent.about.get("behavior_policy")

@@ -139,34 +139,20 @@ def fit(
     """
     torch_device = resolve_device(device)
     task = Task.of(episodes)
-    if config.model.time_to_go and task.max_episode_steps is None:
-        raise ValueError("time_to_go needs a dataset whose episodes have a time limit.")
-    check_risk(config, episodes)
+    _check(config, episodes)
     normalizer = Normalizer.fit(
         episodes.actions, episodes.observations, episodes.action_low, episodes.action_high
     )
-    windows = Windows(
-        episodes,
-        normalizer,
-        config.model.horizon,
-        discount=config.model.discount or task.cost_discount,
-        cost_discount=config.model.cost_discount or task.cost_discount,
-        coverage=config.training.windows,
-        termination_penalty=config.training.termination_penalty,
-        device=torch_device,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)  # PyTorch initialises weights from its global generator
-        networks = TrebiNetworks(config.model, task).to(torch_device)
+    networks = _new_networks(config, task, seed).to(torch_device)
     schedule = Schedule.cosine(config.model.diffusion_steps, torch_device)
+    windows = _windows(episodes, normalizer, config, task, torch_device)
     loss = TrebiLoss(windows, schedule, config, task)
-    planner = FrontierPlanner(networks, schedule, normalizer.to(torch_device), config, task)
     stages = Stages(
         seed=seed,
         identity={"config": asdict(config), "task": asdict(task), "seed": seed},
         state_path=state_path,
         progress=progress,
-        total=num_stage_steps(planner),
+        total=num_stage_steps(config, task),
     )
     trained, history = optimize(
         networks,
@@ -190,6 +176,7 @@ def fit(
         rescale_output(networks.reward, *loss.return_scale)
         rescale_output(networks.cost, *loss.cost_scale)
     else:
+        planner = FrontierPlanner(networks, schedule, normalizer.to(torch_device), config, task)
         calibration, model_errors, later = fit_frontier(planner, episodes, stages)
         history += later
         about |= {"model_errors": model_errors, "losses": history[-1]}
@@ -197,6 +184,37 @@ def fit(
         networks, normalizer, config, task, calibration, about=about, device=torch_device
     )
     return agent, history
+
+
+def _check(config: TrebiConfig, episodes: Episodes) -> None:
+    if config.model.time_to_go and episodes.max_episode_steps is None:
+        raise ValueError("time_to_go needs a dataset whose episodes have a time limit.")
+    check_risk(config, episodes)
+
+
+def _new_networks(config: TrebiConfig, task: Task, seed: int) -> TrebiNetworks:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)  # PyTorch initialises weights from its global generator
+        return TrebiNetworks(config.model, task)
+
+
+def _windows(
+    episodes: Episodes,
+    normalizer: Normalizer,
+    config: TrebiConfig,
+    task: Task,
+    device: torch.device,
+) -> Windows:
+    return Windows(
+        episodes,
+        normalizer,
+        config.model.horizon,
+        discount=config.model.discount or task.cost_discount,
+        cost_discount=config.model.cost_discount or task.cost_discount,
+        coverage=config.training.windows,
+        termination_penalty=config.training.termination_penalty,
+        device=device,
+    )
 
 
 def _optimization(training: TrainingConfig) -> OptimizationConfig:

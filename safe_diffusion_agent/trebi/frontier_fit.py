@@ -15,6 +15,7 @@ from torch import Tensor
 
 from safe_diffusion_agent.data import Episodes
 from safe_diffusion_agent.optimization import OptimizationConfig, Progress, optimize
+from safe_diffusion_agent.task import Task
 from safe_diffusion_agent.trebi.calibration import (
     Calibration,
     imagined_overspend,
@@ -122,11 +123,11 @@ def check_risk(config: TrebiConfig, episodes: Episodes) -> None:
         )
 
 
-def num_stage_steps(planner: FrontierPlanner) -> int:
+def num_stage_steps(config: TrebiConfig, task: Task) -> int:
     """Steps of all stages, the denoiser's training included, as `Stages.total` counts them."""
-    frontier, total = planner.config.frontier, planner.config.training.num_steps
-    if planner.config.model.judge == "frontier":
-        imagined = _imagined_steps(planner) if frontier.calibration_episodes else 0
+    frontier, total = config.frontier, config.training.num_steps
+    if config.model.judge == "frontier":
+        imagined = _imagined_steps(task) if frontier.calibration_episodes else 0
         total += frontier.model_steps + frontier.critic_steps + imagined
     return total
 
@@ -232,7 +233,7 @@ def _calibrate(
         planner.networks.dynamics,
         pieces.obs[chosen.to(pieces.obs.device)],
         spread_budgets(num, planner.task.max_budget).to(pieces.obs.device),
-        _imagined_steps(planner),
+        _imagined_steps(planner.task),
         planner.networks.critic.cost_discount,
         stages.progress_after(before),
     )
@@ -241,8 +242,8 @@ def _calibrate(
     return Calibration(overspend.cpu(), underestimate.cpu())
 
 
-def _imagined_steps(planner: FrontierPlanner) -> int:
-    return min(planner.networks.critic.max_steps, MAX_IMAGINED_STEPS)
+def _imagined_steps(task: Task) -> int:
+    return min(task.max_episode_steps or MAX_IMAGINED_STEPS, MAX_IMAGINED_STEPS)
 
 
 def _optimization(num_steps: int, learning_rate: float, decay_from: float) -> OptimizationConfig:
