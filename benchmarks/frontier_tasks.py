@@ -4,7 +4,7 @@
 
 Needs the task's dataset (`trebi collect`). One training per method. Finished jobs are kept in
 runs/frontier-tasks, so that an interrupted benchmark continues. Writes
-results/frontier/<task>.json; benchmarks/frontier_tasks_report.py makes a table of all of them.
+results/frontier/<task>.json, and results/frontier/tasks.md from all of these files.
 """
 
 import argparse
@@ -69,6 +69,53 @@ def _trusted_steps(agent: Any) -> int | None:
     return None if dynamics is None else int(dynamics.trusted_steps)
 
 
+def as_markdown(documents: list[dict[str, Any]]) -> str:
+    """A table per task: return, episodes over budget and largest cost / budget for each budget."""
+    lines = [
+        "# The frontier preset on other tasks",
+        "",
+        "Small runs: one data set and one training seed each, on data of a SAC that was trained for",
+        "a few percent of the paper's steps. Each cell: mean return; episodes over budget; largest",
+        "episode cost / budget.",
+    ]
+    for document in documents:
+        data, about = document["dataset"], document["provenance"]
+        behavior = data["behavior_policy"] or {}
+        ratios = [f"{row['ratio']:g}" for row in document["methods"][0]["budgets"]]
+        lines += ["", f"## {document['env_id']}", "", "| | " + " | ".join(ratios) + " | margin |"]
+        lines += ["|" + " --- |" * (len(ratios) + 2)]
+        for method in document["methods"]:
+            cells = [
+                f"{row['mean_return']:.4g}; {row['over_budget']['num_episodes']} of "
+                f"{row['num_episodes']}; {row['normalized_cost']['maximum']:.2f}"
+                for row in method["budgets"]
+            ]
+            margin = "" if method["margin"] is None else f"{method['margin']:.3g}"
+            lines.append(f"| {method['name']} | " + " | ".join([*cells, margin]) + " |")
+        lines += [
+            "",
+            f"Maximum budget {data['max_budget']:.4g}. Data: `{data['id']}`, {data['num_steps']:,} "
+            f"steps; its final policy returns {behavior.get('mean_return', float('nan')):.4g} at "
+            f"cost {behavior.get('mean_cost', float('nan')):.4g}. Made by `{document['command']}` "
+            f"on {about['hardware']}, torch {about['versions']['torch']}.",
+        ]
+        lines += [_model_note(method) for method in document["methods"] if method["model_errors"]]
+    return "\n".join(lines) + "\n"
+
+
+def _model_note(method: dict[str, Any]) -> str:
+    errors = method["model_errors"]
+    shares = ", ".join(
+        f"{name} {values[0]:.1%} after 1 step, {values[-1]:.1%} after {len(values)}"
+        for name, values in errors.items()
+        if values
+    )
+    return (
+        f"Models of `{method['name']}`: {shares} of the variance unexplained on held-out episodes; "
+        f"{method['trusted_steps']} steps trusted."
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("env_id")
@@ -98,6 +145,9 @@ def main() -> None:
     RESULTS.mkdir(parents=True, exist_ok=True)
     name = dataset_id.split("/")[1]
     (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n")
+    files = sorted(file for file in RESULTS.glob("*.json") if file.stem != "pendulum")
+    documents = [json.loads(file.read_text()) for file in files]
+    (RESULTS / "tasks.md").write_text(as_markdown(documents))
 
 
 if __name__ == "__main__":
