@@ -74,9 +74,9 @@ def as_markdown(documents: list[dict[str, Any]]) -> str:
     lines = [
         "# The frontier preset on other tasks",
         "",
-        "Small runs: one data set and one training seed each, on data of a SAC that was trained for",
-        "a few percent of the paper's steps. Each cell: mean return; episodes over budget; largest",
-        "episode cost / budget.",
+        "Small runs: one data set and one training seed each, on data of a SAC trained for a few",
+        "percent of the paper's steps. Each cell: mean return; episodes over budget; largest episode",
+        "cost / budget.",
     ]
     for document in documents:
         data, about = document["dataset"], document["provenance"]
