@@ -75,8 +75,8 @@ def as_markdown(documents: list[dict[str, Any]]) -> str:
         "# The frontier preset on other tasks",
         "",
         "Small runs: one data set and one training seed each, on data of a SAC trained for a few",
-        "percent of the paper's steps. Each cell: mean return; episodes over budget; largest episode",
-        "cost / budget.",
+        "percent of the paper's steps. Each cell: mean return; episodes over budget; largest",
+        "episode cost / budget.",
     ]
     for document in documents:
         data, about = document["dataset"], document["provenance"]
