@@ -156,8 +156,8 @@ def comparison() -> str:
     num_seeds, num_episodes = rows[0]["num_seeds"], rows[0]["num_episodes"]
     note = (
         "Per budget (share of the maximum): mean return · episodes over budget · mean overrun of "
-        f"the worst 5 % of the episodes, in cost units. {num_episodes} episodes per budget from "
-        f"{num_seeds} training seeds on one data set, preset `{about['scale']['preset']}`: a small "
+        f"the worst 5 % of the episodes, in cost units. {num_episodes} episodes per budget, "
+        f"training seeds: {num_seeds}, one data set, preset `{about['scale']['preset']}`: a small "
         f"run. Without a budget: {'; '.join(unconstrained)}. Made by `{about['command']}` on "
         f"{about['hardware']}; torch {about['versions']['torch']}."
     )
