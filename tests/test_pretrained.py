@@ -74,5 +74,7 @@ def test_keeps_its_budgets_as_the_quickstart_must():
 
 def test_an_unlimited_budget_is_spent_for_return():
     unlimited, small = run(np.inf), run(12.0)
-    assert unlimited.rewards.sum(axis=0).mean() > small.rewards.sum(axis=0).mean() + 20
+    # From the same start states; the optimum itself gains only 1.5 (see `optimum`).
+    gain = unlimited.rewards.sum(axis=0) - small.rewards.sum(axis=0)
+    assert gain.mean() > 3 * gain.std(ddof=1) / np.sqrt(len(gain))
     assert unlimited.costs.sum(axis=0).mean() > 36

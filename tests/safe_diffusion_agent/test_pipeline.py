@@ -87,7 +87,7 @@ def test_evaluation_does_not_depend_on_what_the_agent_did_before(tiny_agent, tmp
 
 
 RUN = ("run", "safe/Pendulum-v0", "--steps", 600, "--episodes", 1, "--ratios", "0.5,1.0")
-SETTINGS = ("--set", "num_steps=30", "--set", "batch_size=16")
+SETTINGS = ("--set", "num_steps=300", "--set", "batch_size=16")
 
 
 def test_the_command_runs_is_interrupted_and_continues(tmp_path):
