@@ -98,17 +98,21 @@ def train(
         agent, history = chosen.fit(
             episodes, config, seed=seed, device=device, state_path=state_path, progress=progress
         )
-        table = io.StringIO()
-        names = dict.fromkeys(name for row in history for name in row)
-        writer = csv.DictWriter(table, list(names))
-        writer.writeheader()
-        writer.writerows(history)
-        write_text(folder / "losses.csv", table.getvalue())
-        draw_losses(history, folder / "losses.png")
+        _write_losses(history, folder)
         agent.save(folder)
     for file in folder.glob("training*.safetensors"):
         file.unlink()
     return agent
+
+
+def _write_losses(history: list[dict[str, float]], folder: Path) -> None:
+    table = io.StringIO()
+    names = dict.fromkeys(name for row in history for name in row)
+    writer = csv.DictWriter(table, list(names))
+    writer.writeheader()
+    writer.writerows(history)
+    write_text(folder / "losses.csv", table.getvalue())
+    draw_losses(history, folder / "losses.png")
 
 
 def evaluate(
@@ -146,17 +150,7 @@ def evaluate(
     if env_id is None:
         raise ValueError("The agent's dataset names no environment: give env_id.")
     folder = Path(out)
-    inputs = {
-        "task": env_id,
-        "evaluation": asdict(config),
-        "agent": {
-            "method": agent.method,
-            "config": asdict(agent.config),
-            "task": asdict(agent.task),
-            **agent.about,
-        },
-    }
-    inputs = json.loads(json.dumps(inputs))
+    inputs = _inputs(agent, env_id, config)
     if (folder / "results.json").exists():
         document: dict[str, Any] = json.loads((folder / "results.json").read_text())
         if {key: document.get(key) for key in inputs} == inputs:
@@ -181,6 +175,19 @@ def evaluate(
         )
     write_text(folder / "results.json", json.dumps(document, indent=2) + "\n")
     return document
+
+
+def _inputs(agent: Agent, env_id: str, config: EvaluationConfig) -> dict[str, Any]:
+    """What an evaluation depends on, as JSON values."""
+    about = {
+        "method": agent.method,
+        "config": asdict(agent.config),
+        "task": asdict(agent.task),
+        **agent.about,
+    }
+    document = {"task": env_id, "evaluation": asdict(config), "agent": about}
+    inputs: dict[str, Any] = json.loads(json.dumps(document))
+    return inputs
 
 
 def measure_max_budget(

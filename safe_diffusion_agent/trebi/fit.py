@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -165,10 +166,9 @@ def fit(
         progress=stages.progress_after(0),
     )
     networks.load_state_dict(trained.state_dict())
-    about = {
+    about: dict[str, Any] = {
         "seed": seed,
         "behavior_policy": episodes.metadata.get("behavior_policy"),
-        "losses": history[-1],
         "provenance": provenance(),
     }
     calibration = None
@@ -179,7 +179,8 @@ def fit(
         planner = FrontierPlanner(networks, schedule, normalizer.to(torch_device), config, task)
         calibration, model_errors, later = fit_frontier(planner, episodes, stages)
         history += later
-        about |= {"model_errors": model_errors, "losses": history[-1]}
+        about["model_errors"] = model_errors
+    about["losses"] = history[-1]
     agent = TrebiAgent(
         networks, normalizer, config, task, calibration, about=about, device=torch_device
     )

@@ -89,18 +89,7 @@ class Windows:
         costs = values_to_go(episodes.costs + penalty, lengths, cost_discount)
 
         remaining = (limit or 0) - position
-        if coverage == "inside":
-            longest = limit or int(lengths.max())
-            starts = np.flatnonzero(position <= longest - horizon)
-        else:
-            if limit is None:
-                raise ValueError("windows='all' needs a dataset whose episodes have a time limit.")
-            starts = np.arange(len(position))
-        if len(starts) == 0:
-            raise ValueError(
-                f"No episode is as long as the horizon {horizon} (the longest has {lengths.max()} "
-                "steps). Use a smaller horizon, or windows='all'."
-            )
+        starts = _starts(position, lengths, limit, horizon, coverage)
         self._masked = coverage == "all"
         self._row, self._last_row, self._remaining = (
             torch.tensor(array[starts], device=device) for array in (row, last_row, remaining)
@@ -150,6 +139,27 @@ class Windows:
             costs=self._costs[chosen],
             remaining_steps=remaining,
         )
+
+
+def _starts(
+    position: npt.NDArray[np.int64],
+    lengths: npt.NDArray[np.int64],
+    limit: int | None,
+    horizon: int,
+    coverage: Literal["inside", "all"],
+) -> npt.NDArray[np.int64]:
+    """Indices of the steps at which a window starts."""
+    if coverage == "all":
+        if limit is None:
+            raise ValueError("windows='all' needs a dataset whose episodes have a time limit.")
+        return np.arange(len(position))
+    starts = np.flatnonzero(position <= (limit or int(lengths.max())) - horizon)
+    if len(starts) == 0:
+        raise ValueError(
+            f"No episode is as long as the horizon {horizon} (the longest has {lengths.max()} "
+            "steps). Use a smaller horizon, or windows='all'."
+        )
+    return starts
 
 
 def values_to_go(
