@@ -116,8 +116,9 @@ def frontier() -> str:
     rows = lines[first : lines.index("", first)]
     about = json.loads((ROOT / "results/frontier/pendulum.json").read_text())
     note = (
-        "Return, and in brackets the share of the optimum (0 is hanging still); 60 episodes per "
-        f"budget and training. Made by `{about['command']}`."
+        "Return, and in brackets the share of the optimum (0 is hanging still). `frontier` and "
+        "`caps`: four trainings, 60 episodes per budget each; the others: two, 20 episodes each. "
+        f"Made by `{about['command']}`."
     )
     return "\n".join([*rows, "", note])
 
