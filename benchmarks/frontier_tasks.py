@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from frontier import PAPER, START_SEED
 from rich.progress import track
 
 from safe_diffusion_agent import pipeline
@@ -25,13 +26,6 @@ from safe_diffusion_agent.provenance import provenance
 
 ROOT = Path(__file__).parent.parent
 RUNS, RESULTS = ROOT / "runs" / "frontier-tasks", ROOT / "results" / "frontier"
-START_SEED = 3000
-# The paper's planner and losses, on the networks of the quick preset.
-PAPER = {
-    "time_to_go": False, "windows": "inside", "standardize_values": False, "clean_share": 0.0,
-    "cost_quantile": None, "budget_margin": 0.0, "clip": False, "penalty": 1000.0,
-    "guidance_on": "mean", "num_unguided_steps": 0,
-}  # fmt: skip
 METHODS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "frontier": ("trebi", "frontier", {}),
     "caps": ("caps", "quick", {}),
