@@ -10,6 +10,7 @@ row per agent and budget; benchmarks/frontier_report.py makes tables and picture
 import argparse
 import csv
 import json
+import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,13 +89,23 @@ def collect_job(seed: int) -> None:
     collect(config, dataset_id=dataset_of(seed), state_dir=RUNS / f"collection-{seed}")
 
 
+def timed_train(dataset_id: str, folder: Path, **options: Any) -> float | None:
+    """Trains, and returns the CPU seconds that it took; None if it was interrupted in between."""
+    file = folder / "training_seconds"
+    fresh, started = not any(folder.glob("*.safetensors")), time.process_time()
+    pipeline.train(dataset_id, folder, **options)
+    if fresh:
+        file.write_text(f"{time.process_time() - started:.1f}\n")
+    return float(file.read_text()) if file.exists() else None
+
+
 def train_job(job: Job) -> None:
     torch.set_num_threads(1)
     variant = job.variant
     settings = variant.training
     if variant.preset == "quick":
         settings = settings | variant.planner
-    pipeline.train(
+    timed_train(
         dataset_of(job.data_seed),
         variant.agent_folder(job.data_seed, job.train_seed),
         method=variant.method,

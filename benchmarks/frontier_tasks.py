@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from frontier import PAPER, START_SEED
+from frontier import PAPER, START_SEED, timed_train
 from rich.progress import track
 
 from safe_diffusion_agent import pipeline
@@ -41,7 +41,7 @@ def run_job(job: Job) -> dict[str, Any]:
     name, dataset_id, num_episodes = job
     method, preset, settings = METHODS[name]
     folder = RUNS / dataset_id.split("/")[1] / name.split()[-1]
-    pipeline.train(
+    training_seconds = timed_train(
         dataset_id, folder, method=method, preset=preset, device="cpu", settings=settings
     )
     agent = load_agent(folder, device="cpu")
@@ -51,6 +51,7 @@ def run_job(job: Job) -> dict[str, Any]:
         "name": name,
         "method": method,
         "preset": preset,
+        "training_seconds": training_seconds,
         "margin": getattr(agent, "margin", None),
         "model_errors": agent.about.get("model_errors"),
         "trusted_steps": _trusted_steps(agent),

@@ -1,7 +1,7 @@
 """Pictures of results. Every function draws into a new figure and writes it to a file."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,13 @@ class ComparisonPanel:
         name: Its title.
         episodes: Label of a method -> its evaluated episodes.
         lines: Label -> return of a policy that keeps no budget.
+        optimum: Ratio -> most return that this budget allows, where it is known.
     """
 
     name: str
     episodes: Mapping[str, Sequence[EpisodeResult]]
     lines: Mapping[str, float]
+    optimum: Mapping[float, float] = field(default_factory=dict)
 
 
 def write_figure(figure: Figure, path: Path) -> None:
@@ -135,6 +137,10 @@ def draw_comparison(
         bottom.set_xlabel("budget / maximum budget")
         for (name, value), style in zip(panel.lines.items(), ("--", ":", "-."), strict=False):
             bottom.axhline(value, color=GRAY, linestyle=style, linewidth=1.2, label=name)
+        if panel.optimum:
+            ratios, returns = zip(*sorted(panel.optimum.items()), strict=True)
+            positions = ratios if random_ratios else range(len(ratios))
+            bottom.plot(positions, returns, color="black", linewidth=1.0, label="optimum")
         for axes in (top, bottom):
             axes.spines[["top", "right"]].set_visible(False)
     grid[0, 0].set_ylabel("episode cost / budget")

@@ -1,176 +1,26 @@
 """`trebi reproduce`: the paper's comparison, made again, figure by figure.
 
-A figure needs datasets, trainings and evaluations. Each is a job whose result is a file: what is
-there already is not made again, so that an interrupted reproduction continues.
+A figure needs datasets, trainings and evaluations. An interrupted reproduction continues.
 """
 
 import json
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, replace
-from itertools import product
-from multiprocessing import get_context
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from safe_diffusion_agent import comparison
 from safe_diffusion_agent.checkpoint import write_text
-from safe_diffusion_agent.collection import CollectConfig, collect, default_dataset_id
+from safe_diffusion_agent.collection import collect
 from safe_diffusion_agent.comparison import Evaluated
-from safe_diffusion_agent.evaluation import EvaluationConfig
+from safe_diffusion_agent.evaluation import EpisodeResult
 from safe_diffusion_agent.figures import ComparisonPanel, draw_comparison
-from safe_diffusion_agent.manifest import MANIFEST, capped
-from safe_diffusion_agent.methods import METHODS, method_of
-from safe_diffusion_agent.paper_figures import PaperFigure, Scale, paper_figure, scale_of
-from safe_diffusion_agent.pipeline import PathLike, Progress, evaluate, train
+from safe_diffusion_agent.job_runners import run_all
+from safe_diffusion_agent.methods import METHODS
+from safe_diffusion_agent.optimum import best_returns
+from safe_diffusion_agent.paper_figures import paper_figure, scale_of
+from safe_diffusion_agent.pipeline import PathLike, Progress
 from safe_diffusion_agent.provenance import provenance
-from safe_envs import task_spec
-
-NUM_RANDOM_BUDGETS = 100  # Lin et al. 2023, App. E
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """One training with its evaluation.
-
-    Attributes:
-        collect: What to collect.
-        dataset_id: Minari id of the dataset.
-        method: One of `METHODS`.
-        label: What it is called in figures and tables.
-        preset: Of the method.
-        settings: Settings that differ from the preset's.
-        seed: Of the training.
-        evaluation: What to evaluate.
-        folder: Where it keeps its files.
-    """
-
-    collect: CollectConfig
-    dataset_id: str
-    method: str
-    label: str
-    preset: str
-    settings: dict[str, Any]
-    seed: int
-    evaluation: EvaluationConfig
-    folder: Path
-
-    @property
-    def task(self) -> str:
-        """Task and quality of the dataset."""
-        return f"{self.collect.env_id} {self.collect.quality}"
-
-    @property
-    def results(self) -> Path:
-        """Folder of the evaluation."""
-        evaluation = self.evaluation
-        kind = "random" if evaluation.random_ratios else "ratios"
-        return self.folder / f"{kind}-{evaluation.num_episodes}-{evaluation.control_interval}"
-
-    @property
-    def done(self) -> bool:
-        """Whether its results are there, of the settings as they are now."""
-        path = self.results / "results.json"
-        if not path.exists():
-            return False
-        document: dict[str, Any] = json.loads(path.read_text())
-        stored = document["agent"]["config"], document["evaluation"]["seed"]
-        config = METHODS[self.method].config(self.preset, self.collect.env_id, **self.settings)
-        return stored == (json.loads(json.dumps(asdict(config))), self.evaluation.seed)
-
-
-def plan(
-    figure: PaperFigure,
-    scale: Scale,
-    runs: Path,
-    *,
-    tasks: Sequence[str] | None = None,
-    methods: Sequence[str] | None = None,
-) -> list[Job]:
-    """The jobs of a figure.
-
-    Args:
-        figure: The figure.
-        scale: How large.
-        runs: Folder of the jobs.
-        tasks: Only these tasks. None: all of the figure.
-        methods: These methods instead of the figure's, as `method` or `method:preset`.
-
-    Raises:
-        UnknownNameError: There is no such method or task.
-        ValueError: The figure has none of these tasks.
-    """
-    wanted = None if tasks is None else [task_spec(task).id for task in tasks]
-    jobs = []
-    for (env_id, quality), given, (variant, settings), interval, seed in product(
-        figure.datasets,
-        methods or figure.methods,
-        figure.variants.items(),
-        figure.control_intervals,
-        scale.seeds,
-    ):
-        method, _, preset = given.partition(":")
-        method_of(method)
-        preset = preset or scale.preset
-        if wanted is None or env_id in wanted:
-            config, dataset_id = _dataset(env_id, quality, scale)
-            folder = (
-                runs / dataset_id.replace("/", "-") / preset / method / variant.replace(" ", "")
-            )
-            label = variant or (given if figure.control_intervals == (1,) else f"every {interval}")
-            jobs.append(
-                Job(
-                    collect=config,
-                    dataset_id=dataset_id,
-                    method=method,
-                    label=label,
-                    preset=preset,
-                    settings=dict(settings),
-                    seed=seed,
-                    evaluation=_evaluation(method, figure, scale, seed, interval),
-                    folder=folder / f"seed-{seed}",
-                )
-            )
-    if not jobs:
-        known = ", ".join(sorted({env_id for env_id, _ in figure.datasets}))
-        raise ValueError(f"The figure has none of these tasks. It has: {known}.")
-    return jobs
-
-
-def _dataset(env_id: str, quality: str, scale: Scale) -> tuple[CollectConfig, str]:
-    """What to collect, and its Minari id; a dataset that is cut short has another one."""
-    config = CollectConfig(env_id=env_id, quality=quality)
-    for known in MANIFEST:
-        if (known.env_id, known.quality) == (env_id, quality):
-            config = known
-    dataset_id, (cut,) = default_dataset_id(env_id, quality), capped([config], scale.max_steps)
-    return cut, dataset_id if cut == config else dataset_id.replace("-v0", "-small-v0")
-
-
-def _evaluation(
-    method: str, figure: PaperFigure, scale: Scale, seed: int, interval: int
-) -> EvaluationConfig:
-    """Seeds of trainings have start states of their own; lines need but one budget."""
-    if figure.random_ratios:
-        return EvaluationConfig(num_episodes=NUM_RANDOM_BUDGETS, seed=seed, random_ratios=True)
-    config = EvaluationConfig(num_episodes=scale.num_episodes, seed=seed, control_interval=interval)
-    return config if METHODS[method].constrained else replace(config, ratios=(1.0,))
-
-
-def run_job(job: Job, device: str = "auto") -> None:
-    """Trains and evaluates; each is skipped if it is done."""
-    agent = train(
-        job.dataset_id,
-        job.folder,
-        method=job.method,
-        preset=job.preset,
-        seed=job.seed,
-        settings=job.settings,
-        device=device,
-    )
-    evaluate(agent, job.results, env_id=job.collect.env_id, config=job.evaluation)
+from safe_diffusion_agent.reproduction_jobs import Job, plan
 
 
 def reproduce(
@@ -184,6 +34,7 @@ def reproduce(
     seeds: Sequence[int] | None = None,
     num_episodes: int | None = None,
     workers: int = 1,
+    ray_address: str | None = None,
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Path:
@@ -201,7 +52,8 @@ def reproduce(
         methods: See `plan`.
         seeds: Seeds of the trainings, instead of the scale's.
         num_episodes: Per budget and seed, instead of the scale's.
-        workers: Processes.
+        workers: See `run_all`.
+        ray_address: See `run_all`.
         device: `"cpu"`, `"cuda"`, ... or `"auto"`.
         progress: Called after every job as `progress(done, total)`.
 
@@ -210,6 +62,7 @@ def reproduce(
 
     Raises:
         UnknownNameError: There is no such figure, scale, task or method.
+        ValueError: The figure has none of these tasks, or see `run_all`.
     """
     figure, size = paper_figure(name), scale_of(scale)
     size = replace(
@@ -220,8 +73,16 @@ def reproduce(
     jobs = plan(figure, size, Path(runs), tasks=tasks, methods=methods)
     for dataset_id, config in {job.dataset_id: job.collect for job in jobs}.items():
         collect(config, dataset_id=dataset_id)
-    _run_all(jobs, workers, device, progress)
+    run_all(jobs, workers=workers, ray_address=ray_address, device=device, progress=progress)
     folder = Path(out) / name
+    _write(folder, name, jobs, random_ratios=figure.random_ratios)
+    about = {"figure": name, "title": figure.title, "scale": asdict(size)} | provenance()
+    write_text(folder / "about.json", json.dumps(about, indent=2) + "\n")
+    return folder
+
+
+def _write(folder: Path, name: str, jobs: Sequence[Job], *, random_ratios: bool) -> None:
+    """Tables and the picture of finished jobs."""
     runs_done = [
         Evaluated(
             task=job.task,
@@ -231,51 +92,27 @@ def reproduce(
         )
         for job in jobs
     ]
-    random = figure.random_ratios
     tables = {"episodes": comparison.tidy(runs_done)}
-    tables["summary"] = comparison.summary(runs_done, random_ratios=random)
-    if not random:
+    tables["summary"] = comparison.summary(runs_done, random_ratios=random_ratios)
+    if not random_ratios:
         tables["overall"] = comparison.overall(runs_done)
     for table, rows in tables.items():
         write_text(folder / f"{table}.csv", comparison.to_table(rows))
     draw_comparison(
         _panels(jobs, runs_done),
         folder / f"{name}.png",
-        title=f"{figure.title}: preset {size.preset}, training seeds {list(size.seeds)}, "
+        title=f"{paper_figure(name).title}: training seeds {sorted({job.seed for job in jobs})}, "
         f"{jobs[0].evaluation.num_episodes} episodes each",
-        random_ratios=random,
+        random_ratios=random_ratios,
     )
-    about = {"figure": name, "title": figure.title, "scale": asdict(size)} | provenance()
-    write_text(folder / "about.json", json.dumps(about, indent=2) + "\n")
-    return folder
-
-
-def _run_all(jobs: Sequence[Job], workers: int, device: str, progress: Progress | None) -> None:
-    missing = [job for job in jobs if not job.done]
-    done = len(jobs) - len(missing)
-
-    def count() -> None:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress(done, len(jobs))
-
-    if workers == 1:
-        for job in missing:
-            run_job(job, device)
-            count()
-        return
-    with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        for future in as_completed([pool.submit(run_job, job, device) for job in missing]):
-            future.result()
-            count()
 
 
 def _panels(jobs: Sequence[Job], runs_done: Sequence[Evaluated]) -> list[ComparisonPanel]:
     panels = []
     for task in dict.fromkeys(job.task for job in jobs):
-        episodes: dict[str, list[Any]] = {}
+        episodes: dict[str, list[EpisodeResult]] = {}
         lines: dict[str, float] = {}
+        optimum: dict[float, float] = {}
         for job, run in zip(jobs, runs_done, strict=True):
             if job.task == task:
                 document = json.loads((job.results / "results.json").read_text())
@@ -284,8 +121,16 @@ def _panels(jobs: Sequence[Job], runs_done: Sequence[Evaluated]) -> list[Compari
                     lines["the data's policy"] = behavior["mean_return"]
                 if METHODS[job.method].constrained:
                     episodes.setdefault(job.label, []).extend(run.episodes)
+                    optimum |= _optimum(job.collect.env_id, run.episodes)
                 else:
                     returns = [episode.episode_return for episode in run.episodes]
                     lines.setdefault(job.label, sum(returns) / len(returns))
-        panels.append(ComparisonPanel(name=task, episodes=episodes, lines=lines))
+        panels.append(ComparisonPanel(name=task, episodes=episodes, lines=lines, optimum=optimum))
     return panels
+
+
+def _optimum(env_id: str, episodes: Sequence[EpisodeResult]) -> dict[float, float]:
+    """Ratio -> most return within its budget; empty where it is not known."""
+    best = best_returns(env_id, [episode.budget for episode in episodes])
+    ratios = [episode.ratio for episode in episodes]
+    return {} if best is None else dict(zip(ratios, best.tolist(), strict=True))

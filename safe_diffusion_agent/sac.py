@@ -28,6 +28,7 @@ ZOO_MUJOCO_SETTINGS = {"learning_starts": 10_000}  # rl-baselines3-zoo, sac.yml,
 SAC_SETTINGS: dict[str, dict[str, Any]] = {
     "safe/Pendulum-v0": AUTHORS_SETTINGS,  # rl-baselines3-zoo has the same for Pendulum-v1
     "safe/Reacher-v0": AUTHORS_SETTINGS,
+    "safe/ReacherReachable-v0": AUTHORS_SETTINGS,
     "safe/CarCircle-v0": AUTHORS_SETTINGS,
     "safe/BallReach-v0": AUTHORS_SETTINGS,
     "safe/HalfCheetah-v0": ZOO_MUJOCO_SETTINGS,

@@ -176,6 +176,11 @@ def make_reacher(
     return CostSignal(env, "safe_envs.costs:reacher_cost", **asdict(chosen))
 
 
+def make_reachable_reacher(render_mode: str | None = None, **kwargs: Any) -> gym.Env[Any, Any]:
+    """Builds `safe/ReacherReachable-v0`: `make_reacher` with the geometry `"reachable"`."""
+    return make_reacher(render_mode, **({"geometry": "reachable"} | kwargs))
+
+
 def _camera(view: View) -> dict[str, Any]:
     """MuJoCo's camera straight above, with a field of view of 45 degrees."""
     distance = view.half_size / math.tan(math.radians(22.5))

@@ -58,6 +58,15 @@ TASKS: dict[str, TaskSpec] = {
             source="Sauté RL (Sootla et al. 2022); geometry='reachable' is ours",
         ),
         TaskSpec(
+            id="safe/ReacherReachable-v0",
+            entry_point="safe_envs.reacher:make_reachable_reacher",
+            max_episode_steps=50,
+            cost_discount=1.0,
+            max_budget=4.0,
+            cost="1 - d / 0.06, within d < 0.06 m of the unsafe point",
+            source="ours: safe/Reacher-v0 with a goal within reach and a detour that costs nothing",
+        ),
+        TaskSpec(
             id="safe/HalfCheetah-v0",
             entry_point="safe_envs.locomotion:make_half_cheetah",
             max_episode_steps=1000,

@@ -24,6 +24,10 @@ def reproduce(
     seeds: Annotated[str | None, typer.Option(help="Seeds of the trainings.")] = None,
     episodes: Annotated[int | None, typer.Option(help="Per budget and seed.")] = None,
     jobs: Annotated[int, typer.Option(help="Processes side by side.")] = 1,
+    ray: Annotated[
+        str | None,
+        typer.Option(help="Address of a Ray cluster to run on; local starts one of --jobs CPUs."),
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Make a figure of the paper again: missing datasets, trainings, evaluations, then the picture.
@@ -43,6 +47,7 @@ def reproduce(
             seeds=None if seeds is None else parse_seeds(seeds),
             num_episodes=episodes,
             workers=jobs,
+            ray_address=ray,
             device=device,
             progress=progress,
         )

@@ -6,11 +6,11 @@ import json
 import numpy as np
 import pytest
 
-from safe_diffusion_agent import paper_figures, reproduce
+from safe_diffusion_agent import job_runners, paper_figures, reproduce, reproduction_jobs
 from safe_diffusion_agent.collection import CollectConfig
 from safe_diffusion_agent.comparison import Evaluated, overall, read_episodes, summary, tidy
 from safe_diffusion_agent.errors import UnknownNameError
-from safe_diffusion_agent.evaluation import EpisodeResult, to_csv
+from safe_diffusion_agent.evaluation import EpisodeResult, EvaluationConfig, to_csv
 from safe_diffusion_agent.methods import METHODS
 from safe_diffusion_agent.paper_figures import FIGURES, SCALES, PaperFigure
 
@@ -100,10 +100,12 @@ def test_a_figure_is_made_once(tiny_dataset, tmp_path, monkeypatch, random_ratio
     )  # fmt: skip
     monkeypatch.setitem(paper_figures.FIGURES, "toy", figure)
     monkeypatch.setattr(
-        reproduce, "_dataset", lambda *_: (CollectConfig(env_id="safe/Pendulum-v0"), tiny_dataset)
+        reproduction_jobs,
+        "_dataset",
+        lambda *_: (CollectConfig(env_id="safe/Pendulum-v0"), tiny_dataset),
     )
     monkeypatch.setattr(reproduce, "collect", lambda *_, **__: None)
-    monkeypatch.setattr(reproduce, "NUM_RANDOM_BUDGETS", 5)
+    monkeypatch.setattr(reproduction_jobs, "NUM_RANDOM_BUDGETS", 5)
     options = {"out": tmp_path / "out", "runs": tmp_path / "runs", "device": "cpu"}
     folder = reproduce.reproduce("toy", seeds=[0, 1], num_episodes=2, **options)
     about = json.loads((folder / "about.json").read_text())
@@ -116,5 +118,25 @@ def test_a_figure_is_made_once(tiny_dataset, tmp_path, monkeypatch, random_ratio
     assert (folder / "toy.png").stat().st_size > 5_000
     assert (folder / "overall.csv").exists() != random_ratios
 
-    monkeypatch.setattr(reproduce, "run_job", pytest.fail)
+    monkeypatch.setattr(job_runners, "run_job", pytest.fail)
     reproduce.reproduce("toy", seeds=[0, 1], num_episodes=2, **options)
+
+
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_jobs_run_on_ray(tiny_dataset, tmp_path):
+    pytest.importorskip("ray")
+    jobs = [
+        reproduction_jobs.Job(
+            collect=CollectConfig(env_id="safe/Pendulum-v0"), dataset_id=tiny_dataset,
+            method="bc", label="bc", preset="quick", settings={"num_steps": 4}, seed=seed,
+            evaluation=EvaluationConfig(num_episodes=1, ratios=(1.0,)), folder=tmp_path / str(seed),
+        )
+        for seed in range(3)
+    ]  # fmt: skip
+    counts = []
+    run_all = job_runners.run_all
+    run_all(
+        jobs, workers=2, ray_address="local", device="cpu", progress=lambda *n: counts.append(n)
+    )
+    assert counts == [(1, 3), (2, 3), (3, 3)] and all(job.done for job in jobs)
+    run_all(jobs, workers=2, ray_address="local", device="cpu", progress=pytest.fail)

@@ -47,6 +47,7 @@ BAD_OPTIONS = {
         ({"width": 0}, ValueError, "width should be 1 or more"),
     ],
 }
+BAD_OPTIONS["ReacherReachable"] = BAD_OPTIONS["Reacher"]
 BAD_OF_EVERY_ROBOT = [
     ({"cost": "velocity"}, ValueError, "cost should be one of"),
     ({"speed_limit": 1.0}, ValueError, "belong to cost='speed_limit'"),

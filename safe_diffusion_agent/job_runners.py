@@ -1,0 +1,70 @@
+"""Runs the jobs of a figure: in this process, in several of this machine, or on a Ray cluster."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from itertools import repeat
+from multiprocessing import get_context
+from typing import Any
+
+import torch
+
+from safe_diffusion_agent.pipeline import Progress
+from safe_diffusion_agent.reproduction_jobs import Job, run_job
+
+
+def run_all(
+    jobs: Sequence[Job],
+    *,
+    workers: int = 1,
+    ray_address: str | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> None:
+    """Runs the jobs that are not done.
+
+    Args:
+        jobs: The jobs.
+        workers: Processes on this machine; 1 runs them in this process.
+        ray_address: Runs them on this Ray cluster instead, `"auto"` or `"host:port"`; `"local"`
+            starts one of `workers` CPUs here. The folders of the jobs and Minari's datasets have
+            to be on file systems that all its machines share.
+        device: `"cpu"`, `"cuda"`, ... or `"auto"`. Jobs on Ray get a GPU each with `"cuda"` only.
+        progress: Called after every job as `progress(done, total)`.
+
+    Raises:
+        ValueError: A Ray cluster is asked for, and Ray is not installed.
+    """
+    missing = [job for job in jobs if not job.done]
+    finished: Iterator[None]
+    if ray_address is not None:
+        finished = _on_ray(missing, ray_address, workers, device)
+    elif workers == 1:
+        finished = map(run_job, missing, repeat(device))
+    else:
+        finished = _in_processes(missing, workers, device)
+    for done, _ in enumerate(finished, start=len(jobs) - len(missing) + 1):
+        if progress is not None:
+            progress(done, len(jobs))
+
+
+def _in_processes(jobs: Sequence[Job], workers: int, device: str) -> Iterator[None]:
+    with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        for future in as_completed([pool.submit(run_job, job, device) for job in jobs]):
+            yield future.result()
+
+
+def _on_ray(jobs: Sequence[Job], address: str, workers: int, device: str) -> Iterator[None]:
+    try:
+        import ray
+    except ImportError:
+        raise ValueError("Ray is not installed: pip install 'safe-diffusion-agent[ray]'.") from None
+    local = address == "local"
+    ray.init(address=address, num_cpus=workers if local else None, include_dashboard=False)
+    try:
+        task: Any = ray.remote(num_cpus=1, num_gpus=int(device.startswith("cuda")))(run_job)
+        waiting = [task.remote(job, device) for job in jobs]
+        while waiting:
+            (ready, *_), waiting = ray.wait(waiting)
+            yield ray.get(ready)
+    finally:
+        ray.shutdown()

@@ -1,0 +1,163 @@
+"""The jobs that a figure of the paper needs: trainings with their evaluations.
+
+The result of a job is a file: what is there already is not made again.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from safe_diffusion_agent.collection import CollectConfig, default_dataset_id
+from safe_diffusion_agent.evaluation import EvaluationConfig
+from safe_diffusion_agent.manifest import MANIFEST, capped
+from safe_diffusion_agent.methods import METHODS, method_of
+from safe_diffusion_agent.paper_figures import PaperFigure, Scale
+from safe_diffusion_agent.pipeline import evaluate, train
+from safe_envs import task_spec
+
+NUM_RANDOM_BUDGETS = 100  # Lin et al. 2023, App. E
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One training with its evaluation.
+
+    Attributes:
+        collect: What to collect.
+        dataset_id: Minari id of the dataset.
+        method: One of `METHODS`.
+        label: What it is called in figures and tables.
+        preset: Of the method.
+        settings: Settings that differ from the preset's.
+        seed: Of the training.
+        evaluation: What to evaluate.
+        folder: Where it keeps its files.
+    """
+
+    collect: CollectConfig
+    dataset_id: str
+    method: str
+    label: str
+    preset: str
+    settings: dict[str, Any]
+    seed: int
+    evaluation: EvaluationConfig
+    folder: Path
+
+    @property
+    def task(self) -> str:
+        """Task and quality of the dataset."""
+        return f"{self.collect.env_id} {self.collect.quality}"
+
+    @property
+    def results(self) -> Path:
+        """Folder of the evaluation."""
+        evaluation = self.evaluation
+        kind = "random" if evaluation.random_ratios else "ratios"
+        return self.folder / f"{kind}-{evaluation.num_episodes}-{evaluation.control_interval}"
+
+    @property
+    def done(self) -> bool:
+        """Whether its results are there, of the settings as they are now."""
+        path = self.results / "results.json"
+        if not path.exists():
+            return False
+        document: dict[str, Any] = json.loads(path.read_text())
+        stored = document["agent"]["config"], document["evaluation"]["seed"]
+        config = METHODS[self.method].config(self.preset, self.collect.env_id, **self.settings)
+        return stored == (json.loads(json.dumps(asdict(config))), self.evaluation.seed)
+
+
+def plan(
+    figure: PaperFigure,
+    scale: Scale,
+    runs: Path,
+    *,
+    tasks: Sequence[str] | None = None,
+    methods: Sequence[str] | None = None,
+) -> list[Job]:
+    """The jobs of a figure.
+
+    Args:
+        figure: The figure.
+        scale: How large.
+        runs: Folder of the jobs.
+        tasks: Only these tasks. None: all of the figure.
+        methods: These methods instead of the figure's, as `method` or `method:preset`.
+
+    Raises:
+        UnknownNameError: There is no such method or task.
+        ValueError: The figure has none of these tasks.
+    """
+    wanted = None if tasks is None else [task_spec(task).id for task in tasks]
+    jobs = []
+    for (env_id, quality), given, (variant, settings), interval, seed in product(
+        figure.datasets,
+        methods or figure.methods,
+        figure.variants.items(),
+        figure.control_intervals,
+        scale.seeds,
+    ):
+        method, _, preset = given.partition(":")
+        method_of(method)
+        preset = preset or scale.preset
+        if wanted is None or env_id in wanted:
+            config, dataset_id = _dataset(env_id, quality, scale)
+            folder = (
+                runs / dataset_id.replace("/", "-") / preset / method / variant.replace(" ", "")
+            )
+            label = variant or (given if figure.control_intervals == (1,) else f"every {interval}")
+            jobs.append(
+                Job(
+                    collect=config,
+                    dataset_id=dataset_id,
+                    method=method,
+                    label=label,
+                    preset=preset,
+                    settings=dict(settings),
+                    seed=seed,
+                    evaluation=_evaluation(method, figure, scale, seed, interval),
+                    folder=folder / f"seed-{seed}",
+                )
+            )
+    if not jobs:
+        known = ", ".join(sorted({env_id for env_id, _ in figure.datasets}))
+        raise ValueError(f"The figure has none of these tasks. It has: {known}.")
+    return jobs
+
+
+def _dataset(env_id: str, quality: str, scale: Scale) -> tuple[CollectConfig, str]:
+    """What to collect, and its Minari id; a dataset that is cut short has another one."""
+    config = CollectConfig(env_id=env_id, quality=quality)
+    for known in MANIFEST:
+        if (known.env_id, known.quality) == (env_id, quality):
+            config = known
+    dataset_id, (cut,) = default_dataset_id(env_id, quality), capped([config], scale.max_steps)
+    return cut, dataset_id if cut == config else dataset_id.replace("-v0", "-small-v0")
+
+
+def _evaluation(
+    method: str, figure: PaperFigure, scale: Scale, seed: int, interval: int
+) -> EvaluationConfig:
+    """Seeds of trainings have start states of their own; lines need but one budget."""
+    if figure.random_ratios:
+        return EvaluationConfig(num_episodes=NUM_RANDOM_BUDGETS, seed=seed, random_ratios=True)
+    config = EvaluationConfig(num_episodes=scale.num_episodes, seed=seed, control_interval=interval)
+    return config if METHODS[method].constrained else replace(config, ratios=(1.0,))
+
+
+def run_job(job: Job, device: str = "auto") -> None:
+    """Trains and evaluates; each is skipped if it is done."""
+    agent = train(
+        job.dataset_id,
+        job.folder,
+        method=job.method,
+        preset=job.preset,
+        seed=job.seed,
+        settings=job.settings,
+        device=device,
+    )
+    evaluate(agent, job.results, env_id=job.collect.env_id, config=job.evaluation)
