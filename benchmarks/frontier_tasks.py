@@ -9,10 +9,14 @@ results/frontier/<task>.json, and results/frontier/tasks.md from all of these fi
 
 import argparse
 import json
+import statistics
+import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
+import numpy as np
 import torch
 from frontier import PAPER, START_SEED, timed_train
 from rich.progress import track
@@ -26,8 +30,10 @@ from safe_diffusion_agent.provenance import provenance
 
 ROOT = Path(__file__).parent.parent
 RUNS, RESULTS = ROOT / "runs" / "frontier-tasks", ROOT / "results" / "frontier"
+UNDISCOUNTED = "frontier, undiscounted return"  # as it is where the costs are not discounted
 METHODS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "frontier": ("trebi", "frontier", {}),
+    UNDISCOUNTED: ("trebi", "frontier", {"discount": 1.0}),
     "caps": ("caps", "quick", {}),
     "quick": ("trebi", "quick", {}),
     "the paper's planner, small networks": ("trebi", "quick", PAPER),
@@ -40,7 +46,7 @@ def run_job(job: Job) -> dict[str, Any]:
     torch.set_num_threads(1)
     name, dataset_id, num_episodes = job
     method, preset, settings = METHODS[name]
-    folder = RUNS / dataset_id.split("/")[1] / name.split()[-1]
+    folder = RUNS / dataset_id.removeprefix("safe-envs/").replace("/", "-") / name.split()[-1]
     training_seconds = timed_train(
         dataset_id, folder, method=method, preset=preset, device="cpu", settings=settings
     )
@@ -55,8 +61,21 @@ def run_job(job: Job) -> dict[str, Any]:
         "margin": getattr(agent, "margin", None),
         "model_errors": agent.about.get("model_errors"),
         "trusted_steps": _trusted_steps(agent),
+        "milliseconds_per_act": milliseconds_per_act(agent),
         "budgets": evaluated["budgets"],
     }
+
+
+def milliseconds_per_act(agent: Any, num_calls: int = 20) -> float:
+    """Median CPU time of one `act` for one state, on one thread."""
+    env = gym.make(agent.task.env_id)
+    obs, times = env.reset(seed=START_SEED)[0], []
+    for _ in range(num_calls):
+        started = time.process_time()
+        agent.act(obs, agent.task.max_budget, agent.task.max_episode_steps)
+        times.append(time.process_time() - started)
+    env.close()
+    return 1e3 * statistics.median(times)
 
 
 def _trusted_steps(agent: Any) -> int | None:
@@ -71,31 +90,49 @@ def as_markdown(documents: list[dict[str, Any]]) -> str:
         "",
         "Small runs: one data set and one training seed each, on data of a SAC trained for a few",
         "percent of the paper's steps. Each cell: mean return; episodes over budget; largest",
-        "episode cost / budget.",
+        "episode cost / budget. CPU time on one thread.",
     ]
     for document in documents:
-        data, about = document["dataset"], document["provenance"]
-        behavior = data["behavior_policy"] or {}
-        ratios = [f"{row['ratio']:g}" for row in document["methods"][0]["budgets"]]
-        lines += ["", f"## {document['env_id']}", "", "| | " + " | ".join(ratios) + " | margin |"]
-        lines += ["|" + " --- |" * (len(ratios) + 2)]
-        for method in document["methods"]:
-            cells = [
-                f"{row['mean_return']:.4g}; {row['over_budget']['num_episodes']} of "
-                f"{row['num_episodes']}; {row['normalized_cost']['maximum']:.2f}"
-                for row in method["budgets"]
-            ]
-            margin = "" if method["margin"] is None else f"{method['margin']:.3g}"
-            lines.append(f"| {method['name']} | " + " | ".join([*cells, margin]) + " |")
-        lines += [
-            "",
-            f"Maximum budget {data['max_budget']:.4g}. Data: `{data['id']}`, {data['num_steps']:,} "
-            f"steps; its final policy returns {behavior.get('mean_return', float('nan')):.4g} at "
-            f"cost {behavior.get('mean_cost', float('nan')):.4g}. Made by `{document['command']}` "
-            f"on {about['hardware']}, torch {about['versions']['torch']}.",
-        ]
+        lines += ["", f"## {document['env_id']}, {document['quality']}", "", *_table(document)]
+        lines += ["", _origin(document), ""]
         lines += [_model_note(method) for method in document["methods"] if method["model_errors"]]
     return "\n".join(lines) + "\n"
+
+
+def _table(document: dict[str, Any]) -> list[str]:
+    data = document["dataset"]
+    ratios = [row["ratio"] for row in document["methods"][0]["budgets"]]
+    header = ["", *(f"{ratio:g}" for ratio in ratios), "margin", "training, min", "ms per act"]
+    rows = [header, ["---"] * len(header)]
+    for method in document["methods"]:
+        cells = [
+            f"{row['mean_return']:.4g}; {row['over_budget']['num_episodes']} of "
+            f"{row['num_episodes']}; {row['normalized_cost']['maximum']:.2f}"
+            for row in method["budgets"]
+        ]
+        seconds = method["training_seconds"]
+        margin = "" if method["margin"] is None else f"{method['margin']:.3g}"
+        minutes = "" if seconds is None else f"{seconds / 60:.1f}"
+        rows.append(
+            [method["name"], *cells, margin, minutes, f"{method['milliseconds_per_act']:.1f}"]
+        )
+    behavior = data["behavior_policy"]
+    if behavior:
+        costs = [behavior["mean_cost"] / (ratio * data["max_budget"]) for ratio in ratios]
+        cells = [f"{behavior['mean_return']:.4g}; mean {cost:.2f}" for cost in costs]
+        rows.append(["SAC without a budget", *cells, "", "", ""])
+    within = [f"{share:.0%}" for share in data["shares_within"]]
+    rows.append(["data's episodes within the budget", *within, "", "", ""])
+    return ["| " + " | ".join(row) + " |" for row in rows]
+
+
+def _origin(document: dict[str, Any]) -> str:
+    data, about = document["dataset"], document["provenance"]
+    return (
+        f"Maximum budget {data['max_budget']:.4g}. Data: `{data['id']}`, {data['num_steps']:,} "
+        f"steps in {data['num_episodes']} episodes. Made by `{document['command']}` "
+        f"on {about['hardware']}, torch {about['versions']['torch']}."
+    )
 
 
 def _model_note(method: dict[str, Any]) -> str:
@@ -120,11 +157,18 @@ def main() -> None:
     options = parser.parse_args()
     dataset_id = default_dataset_id(options.env_id, options.quality)
     episodes = load_episodes(dataset_id)
-    jobs = [(name, dataset_id, options.episodes) for name in METHODS]
+    jobs = [
+        (name, dataset_id, options.episodes)
+        for name in METHODS
+        if name != UNDISCOUNTED or episodes.cost_discount < 1.0
+    ]
     with ProcessPoolExecutor(options.workers) as pool:
         results = list(track(pool.map(run_job, jobs), options.env_id, total=len(jobs)))
+    ratios = np.array([row["ratio"] for row in results[0]["budgets"]])
+    within = episodes.discounted_costs[:, None] <= ratios * episodes.max_budget
     document = {
         "env_id": options.env_id,
+        "quality": options.quality,
         "command": f"python benchmarks/frontier_tasks.py {options.env_id} --quality "
         f"{options.quality} --episodes {options.episodes}",
         "provenance": provenance(),
@@ -133,12 +177,13 @@ def main() -> None:
             "num_steps": len(episodes.rewards),
             "num_episodes": len(episodes.lengths),
             "max_budget": episodes.max_budget,
+            "shares_within": within.mean(axis=0).tolist(),
             "behavior_policy": episodes.metadata.get("behavior_policy"),
         },
         "methods": results,
     }
     RESULTS.mkdir(parents=True, exist_ok=True)
-    name = dataset_id.split("/")[1]
+    name = dataset_id.removeprefix("safe-envs/").replace("/", "-")
     (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n")
     files = sorted(file for file in RESULTS.glob("*.json") if file.stem != "pendulum")
     documents = [json.loads(file.read_text()) for file in files]

@@ -62,6 +62,8 @@ FRONTIER = replace(QUICK, preset="frontier").override(
     budget_margin=0.0,
     num_candidates=8,
     risk=0.05,
+    model_width=192,
+    model_steps=12_000,
 )
 
 PRESETS: dict[str, TrebiConfig] = {
@@ -83,6 +85,8 @@ TASK_OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
             "budget_scale": 0.336,
         }
     },
+    # One joint needs no more.
+    "frontier": {"safe/Pendulum-v0": {"model_width": 96, "model_steps": 4_000}},
 }
 
 
