@@ -40,6 +40,10 @@ class Plan:
             most that the remaining budget can buy.
         feasible: `(n,)`, whether the plan is predicted to keep the remaining budget (less the
             planner's margin). If not, no candidate was, and this one is predicted to cost least.
+        num_fitting: `(n,)`, how many candidates are predicted to keep it.
+        keep_probability: `(n,)`, see `Feasibility`.
+        remaining_budget: `(n,)`, z that the plan was made for, in cost units.
+        margin: What the planner held back of it, in cost units.
         candidates: All candidates, if asked for.
     """
 
@@ -48,4 +52,30 @@ class Plan:
     predicted_return: FloatArray
     predicted_cost: FloatArray
     feasible: npt.NDArray[np.bool_]
+    num_fitting: npt.NDArray[np.int64]
+    keep_probability: FloatArray
+    remaining_budget: FloatArray
+    margin: float
     candidates: Candidates | None = None
+
+    def explain(self, index: int = 0) -> str:
+        """The decision for one state in words.
+
+        Args:
+            index: Of the state, 0 <= index < n.
+        """
+        budget, num = self.remaining_budget[index], int(self.num_fitting[index])
+        if np.isinf(budget):
+            given = "There is no budget to keep."
+        else:
+            held_back = f", of which {self.margin:.3g} are held back" if self.margin else ""
+            given = f"{budget:.3g} may still be spent{held_back}."
+        if num:
+            choice = f"{num} of the candidates fit; the one of the highest return is chosen."
+        else:
+            choice = "No candidate fits; the one that is predicted to cost least is chosen."
+        return (
+            f"{given} {choice} It is predicted to return {self.predicted_return[index]:.4g}, at a "
+            f"cost of {self.predicted_cost[index]:.3g}. The budget can be kept with a probability "
+            f"of about {self.keep_probability[index]:.0%}."
+        )
