@@ -7,6 +7,7 @@ remaining budget is chosen, and its first action executed. Next step, everything
 
 import math
 from dataclasses import asdict
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -154,9 +155,10 @@ class TrebiAgent(Agent):
             predicted_cost=candidates.predicted_cost[of_plan],
             feasible=feasible.cpu().numpy(),
             num_fitting=(costs <= allowed[:, None]).sum(dim=1).cpu().numpy(),
-            keep_probability=keep_probability(self.calibration, costs, budgets).cpu().numpy(),
+            least_cost=costs.nan_to_num(nan=math.inf).min(dim=1).values.cpu().numpy(),
             remaining_budget=budgets.cpu().numpy(),
             margin=self.margin,
+            forecast=partial(keep_probability, self.calibration),
             candidates=candidates if return_candidates else None,
         )
 

@@ -42,16 +42,19 @@ class Feasibility:
     keep_probability: FloatArray
 
 
-def keep_probability(calibration: Calibration | None, costs: Tensor, budget: Tensor) -> Tensor:
-    """See `Feasibility`, `(B,)`.
+def keep_probability(
+    calibration: Calibration | None, budget: FloatArray, least_cost: FloatArray
+) -> FloatArray:
+    """See `Feasibility`, `(n,)`.
 
     Args:
         calibration: Errors of the predicted costs.
-        costs: Predicted costs of the candidates, `(B, K)`.
-        budget: z, `(B,)`.
+        budget: z, `(n,)`.
+        least_cost: The least predicted cost among a state's candidates, `(n,)`.
     """
-    least = costs.nan_to_num(nan=torch.inf).min(dim=1).values
-    return _probability_within(calibration, budget, least)
+    given = (torch.tensor(values, dtype=torch.float32) for values in (budget, least_cost))
+    probability: FloatArray = _probability_within(calibration, *given).cpu().numpy()
+    return probability
 
 
 def safe_mass(

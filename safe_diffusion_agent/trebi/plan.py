@@ -1,6 +1,7 @@
 """What a plan is: typed outputs of the planner. n states, K candidates, horizon H."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -41,9 +42,10 @@ class Plan:
         feasible: `(n,)`, whether the plan is predicted to keep the remaining budget (less the
             planner's margin). If not, no candidate was, and this one is predicted to cost least.
         num_fitting: `(n,)`, how many candidates are predicted to keep it.
-        keep_probability: `(n,)`, see `Feasibility`.
+        least_cost: `(n,)`, the least that any candidate is predicted to cost.
         remaining_budget: `(n,)`, z that the plan was made for, in cost units.
         margin: What the planner held back of it, in cost units.
+        forecast: Maps budgets and least costs, `(n,)` each, to the probability that they are kept.
         candidates: All candidates, if asked for.
     """
 
@@ -53,10 +55,16 @@ class Plan:
     predicted_cost: FloatArray
     feasible: npt.NDArray[np.bool_]
     num_fitting: npt.NDArray[np.int64]
-    keep_probability: FloatArray
+    least_cost: FloatArray
     remaining_budget: FloatArray
     margin: float
+    forecast: Callable[[FloatArray, FloatArray], FloatArray] = field(repr=False)
     candidates: Candidates | None = None
+
+    @property
+    def keep_probability(self) -> FloatArray:
+        """Estimated probability that the agent can keep the budget, `(n,)`; see `Feasibility`."""
+        return self.forecast(self.remaining_budget, self.least_cost)
 
     def explain(self, index: int = 0) -> str:
         """The decision for one state in words.

@@ -80,11 +80,10 @@ def test_imagined_costs_are_sums_over_the_rest_of_the_episode():
 
 def test_keep_probability_is_the_share_of_errors_that_fit():
     calibration = Calibration(torch.tensor([-1.0, 0.0, 0.0, 2.0]))
-    costs = torch.tensor([[5.0, 3.0, math.nan]]).repeat(5, 1)
-    budgets = torch.tensor([1.9, 2.0, 3.0, 4.9, 99.0])
+    budgets, costs = np.array([1.9, 2.0, 3.0, 4.9, 99.0]), np.full(5, 3.0)
     expected = [0.1, 0.3, 0.7, 0.7, 0.9]  # (number of errors <= budget - 3, + 1/2) / 5
-    assert keep_probability(calibration, costs, budgets).tolist() == pytest.approx(expected)
-    assert keep_probability(None, costs, budgets).tolist() == [0, 0, 1, 1, 1]
+    assert keep_probability(calibration, budgets, costs).tolist() == pytest.approx(expected)
+    assert keep_probability(None, budgets, costs).tolist() == [0, 0, 1, 1, 1]
     assert calibration.margin(0.2) == 2.0, "the least slack of probability 1 - 0.2 or more"
 
 
@@ -118,6 +117,7 @@ def test_plans_are_explained(frontier_agent, tiny_agent):
     within = plan.candidates.predicted_cost <= (plan.remaining_budget - plan.margin)[:, None]
     np.testing.assert_array_equal(plan.num_fitting, within.sum(axis=1))
     np.testing.assert_array_equal(plan.num_fitting > 0, plan.feasible)
+    np.testing.assert_array_equal(plan.least_cost, plan.candidates.predicted_cost.min(axis=1))
     texts = [plan.explain(index) for index in range(3)]
     assert texts[0].startswith("1e+04 may still be spent, of which 3 are held back. 16 of")
     assert "No candidate fits" in texts[1] and texts[2].startswith("There is no budget")
