@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from trust_measures import RISK
 
 from safe_diffusion_agent.figures import BLUE, COLORS, GRAY, write_figure
 from safe_diffusion_agent.optimum import best_returns
@@ -114,7 +115,7 @@ def moving_section(agent: Row, task: str) -> list[str]:
         return []
     return [
         "",
-        "Budgets that move (see safe_diffusion_agent/schedules.py), requested risk 0.05. "
+        f"Budgets that move (see safe_diffusion_agent/schedules.py), requested risk {RISK:g}. "
         "`informed` is the same agent, given from the start what the schedule comes to; the "
         "optimum, of dynamic programming, is given that, too. Regret: mean ± standard error.",
         "",
