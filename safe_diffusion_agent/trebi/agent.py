@@ -186,11 +186,14 @@ class TrebiAgent(Agent):
         states, budgets, steps = self._check_inputs(obs, remaining_budget, remaining_steps)
         generator = self.generator if generator is None else generator
         keeps = self.plan(obs, remaining_budget, remaining_steps, generator=generator)
+        masses = []
         with torch.no_grad():
-            mass = safe_mass(
-                self.planner, self.calibration, states, budgets, steps, num_samples, generator
-            )
-        return Feasibility(mass.cpu().numpy(), keeps.keep_probability)
+            for rows in torch.arange(len(states)).split(max(1, MAX_TRAJECTORIES // num_samples)):
+                of_rows = (states[rows], budgets[rows], steps[rows])
+                masses.append(
+                    safe_mass(self.planner, self.calibration, *of_rows, num_samples, generator)
+                )
+        return Feasibility(torch.cat(masses).cpu().numpy(), keeps.keep_probability)
 
     def margin_for(self, risk: float) -> float:
         """What this agent would hold back of a budget for another risk, in cost units.
