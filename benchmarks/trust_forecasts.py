@@ -11,6 +11,7 @@ from trust_settings import START_SEED, play
 from safe_diffusion_agent import TrebiAgent
 from safe_diffusion_agent.data import discounted_sums, load_episodes
 from safe_diffusion_agent.forecasts import auroc, brier_score, calibration_curve
+from safe_diffusion_agent.trebi.held_out import is_held_out
 
 
 class Switched:
@@ -75,10 +76,16 @@ def agent_forecasts(agent: TrebiAgent, num: int) -> dict[str, Any]:
 
 
 def behavior_forecasts(agent: TrebiAgent, num: int) -> dict[str, Any]:
-    """The safe mass against what the data's behavior went on to spend, from random states of it."""
+    """The safe mass against what the data's behavior went on to spend, from random states of it.
+
+    The states are of episodes that the value networks, or the one-step models, were not trained on;
+    the frontier's diffusion model has seen them.
+    """
     episodes = load_episodes(agent.task.dataset_id)
-    rng = np.random.default_rng(START_SEED)
-    chosen = rng.integers(len(episodes.lengths), size=num)
+    rng, config = np.random.default_rng(START_SEED), agent.config
+    values = config.model.judge == "values"
+    share = config.training.calibration_share if values else config.frontier.held_out_share
+    chosen = rng.choice(np.flatnonzero(is_held_out(len(episodes.lengths), share)), size=num)
     at = (rng.random(num) * episodes.lengths[chosen]).astype(int)
     first = (np.cumsum(episodes.lengths) - episodes.lengths)[chosen]
     rest = [
