@@ -131,7 +131,7 @@ def trust() -> str:
     for agent in document["agents"]:
         keep = agent["forecasts"]["of"]["keep_probability"]
         forecasts.append(
-            f"`{agent['preset']}` {keep['auroc']:.2f} ({agent['forecasts']['num_kept']} of "
+            f"`{agent['preset']}` {keep['auroc']:.3f} ({agent['forecasts']['num_kept']} of "
             f"{agent['forecasts']['num_states']} kept)"
         )
         free = by_risk(agent["risk"])[None]["mean_return"]

@@ -138,7 +138,8 @@ def shift_section(agent: Row) -> list[str]:
     risks = ["none" if risk is None else f"{risk:g}" for risk in by_risk(curves[0][1])]
     return [
         "",
-        "Worlds that it was not trained for: episodes over budget, at each requested risk.",
+        "Worlds that it was not trained for: episodes over budget, at each requested risk. The "
+        "first row has those of the same budgets above.",
         "",
         *table(["shift", "episodes per risk", *risks, "largest overrun"], lines),
     ]

@@ -34,8 +34,8 @@ class Feasibility:
         keep_probability: `(n,)`, estimated probability that the agent can keep it: that the least
             cost among its candidates is not underestimated by more than there is to spare. With
             `judge="values"` the predicted cost of a candidate is what the data's behavior goes on
-            to spend after it, and the probability as pessimistic as that. Without calibration it
-            is 0 or 1.
+            to spend after it, which tells little of what the agent can keep (results/trust).
+            Without calibration it is 0 or 1.
     """
 
     safe_mass: FloatArray
