@@ -34,6 +34,7 @@ START_SEED = 1000
 # The paper's planner and losses, on the networks of the quick preset.
 PAPER = {
     "time_to_go": False, "windows": "inside", "standardize_values": False, "clean_share": 0.0,
+    "calibration_share": 0.0,
     "cost_quantile": None, "budget_margin": 0.0, "clip": False, "penalty": 1000.0,
     "guidance_on": "mean", "num_unguided_steps": 0, "guidance_repeats": 1, "score": "final",
 }  # fmt: skip

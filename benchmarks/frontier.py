@@ -34,6 +34,7 @@ CUT_STEPS = (40, 60, 80, 100, 120, 140)
 # The paper's planner and losses, on the networks of the quick preset.
 PAPER = {
     "time_to_go": False, "windows": "inside", "standardize_values": False, "clean_share": 0.0,
+    "calibration_share": 0.0,
     "cost_quantile": None, "budget_margin": 0.0, "clip": False, "penalty": 1000.0,
     "guidance_on": "mean", "num_unguided_steps": 0,
 }  # fmt: skip

@@ -10,6 +10,8 @@ import re
 import sys
 from pathlib import Path
 
+from trust_report import by_risk, share
+
 from safe_diffusion_agent.methods import METHODS
 from safe_envs import TASKS
 
@@ -123,6 +125,31 @@ def frontier() -> str:
     return "\n".join([*rows, "", note])
 
 
+def trust() -> str:
+    document = json.loads((ROOT / "results/trust/pendulum.json").read_text())
+    rows, forecasts = [], []
+    for agent in document["agents"]:
+        keep = agent["forecasts"]["of"]["keep_probability"]
+        forecasts.append(
+            f"`{agent['preset']}` {keep['auroc']:.3f} ({agent['forecasts']['num_kept']} of "
+            f"{agent['forecasts']['num_states']} kept)"
+        )
+        free = by_risk(agent["risk"])[None]["mean_return"]
+        for risk, row in by_risk(agent["risk"]).items():
+            name = "none" if risk is None else f"{risk:g}"
+            rows.append([f"`{agent['preset']}`", name, share(row), f"{row['mean_return']:.1f}",
+                         f"{free - row['mean_return']:.2f}"])  # fmt: skip
+    header = ["preset", "requested risk", "over budget (95 % interval)", "return", "return lost"]
+    note = (
+        "Budgets from a tenth of the maximum to all of it on SafePendulum, one training each: a "
+        "small run. Does `keep_probability` tell from the middle of an episode whether a small "
+        f"new budget will be kept? AUROC: {'; '.join(forecasts)}. Forecasts of the behavior, "
+        "moving budgets and shifted worlds: [results/trust](results/trust/pendulum.md). Made by "
+        f"`python benchmarks/{document['provenance']['command']}`."
+    )
+    return table(header, rows) + "\n\n" + note
+
+
 def baselines() -> str:
     rows = [
         [f"`{name}`", method.summary, method.budgets]
@@ -165,7 +192,7 @@ def comparison() -> str:
     return table(["method", *ratios], lines) + "\n\n" + note
 
 
-PARTS = (tasks, env_overhead, quickstart, budget_cut, frontier, baselines, comparison)
+PARTS = (tasks, env_overhead, quickstart, budget_cut, trust, frontier, baselines, comparison)
 
 
 def filled(text: str) -> str:

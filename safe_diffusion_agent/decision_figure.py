@@ -11,7 +11,9 @@ from safe_diffusion_agent.inspection import Decision
 
 
 def draw_decision(decision: Decision, path: Path) -> None:
-    """Left: the environment. Right: return against cost up to the end of the episode.
+    """Left: the environment, and over it where the candidates go, as far as it can show that.
+
+    Right: return against cost up to the end of the episode.
 
     With `judge="frontier"` a line per candidate is what it and the best continuations can reach,
     the dashed line what the critic alone foresees. Otherwise a point is a candidate's prediction.
@@ -23,6 +25,7 @@ def draw_decision(decision: Decision, path: Path) -> None:
     if decision.frame is not None:
         panels[0].imshow(decision.frame)
         panels[0].set_axis_off()
+        _draw_paths(panels[0], decision)
     axes = panels[-1]
     _draw_candidates(axes, decision)
     allowed = decision.remaining_budget - decision.margin
@@ -36,6 +39,15 @@ def draw_decision(decision: Decision, path: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower right")
     write_figure(figure, path)
+
+
+def _draw_paths(axes: Any, decision: Decision) -> None:
+    candidates = decision.plan.candidates
+    if decision.paths is None or candidates is None:
+        return
+    for path in decision.paths:
+        axes.plot(*path.T, color=BLUE, alpha=0.4, linewidth=0.8)
+    axes.plot(*decision.paths[int(candidates.chosen[0])].T, color=RED, linewidth=1.5)
 
 
 def _draw_candidates(axes: Any, decision: Decision) -> None:

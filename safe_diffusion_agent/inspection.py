@@ -30,6 +30,8 @@ class Decision:
             candidate and each multiplier; else None.
         frontier: With `judge="frontier"`: cost and return `(G,)` that the critic alone foresees.
         frame: Picture of the environment, if it gives one.
+        paths: Where the candidates imagine to be, `(K, H, 2)`, in pixels of the frame; None where
+            the environment does not say what an observation looks like (`position_of`).
     """
 
     observation: FloatArray
@@ -40,6 +42,7 @@ class Decision:
     curves: tuple[FloatArray, FloatArray] | None
     frontier: tuple[FloatArray, FloatArray] | None
     frame: npt.NDArray[np.uint8] | None = None
+    paths: FloatArray | None = None
 
 
 def decision_at(
@@ -74,9 +77,20 @@ def decision_at(
         decision = decision_of(
             agent, obs["observation"], info["remaining_budget"], info["remaining_steps"]
         )
+        paths = _paths(env.unwrapped, decision.plan, frame)
     finally:
         env.close()
-    return Decision(**(vars(decision) | {"frame": frame}))
+    return Decision(**(vars(decision) | {"frame": frame, "paths": paths}))
+
+
+def _paths(world: Any, plan: Plan, frame: Any) -> FloatArray | None:
+    """The candidates' observations as pixels, `(K, H, 2)`."""
+    assert plan.candidates is not None
+    if frame is None or not hasattr(world, "position_of"):
+        return None
+    positions = world.position_of(plan.candidates.observations[0])
+    pixels = world.view.pixel(np.moveaxis(positions, -1, 0), (frame.shape[1], frame.shape[0]))
+    return np.stack(pixels, axis=-1)
 
 
 def decision_of(

@@ -107,6 +107,10 @@ class SwingUpPendulum(PendulumEnv):
         reward = -penalty if self._reward == "gym" else (REWARD_OFFSET - penalty) / REWARD_OFFSET
         return self._get_obs(), float(reward), False, False, {}
 
+    def position_of(self, observations: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Where the tip is in the plane of the picture, `(*, 2)` [m], for `(*, 3)`."""
+        return np.stack([-observations[..., 1], observations[..., 0]], axis=-1)
+
     def _get_obs(self) -> npt.NDArray[np.float32]:
         angle, velocity = self.state
         return np.array([math.cos(angle), math.sin(angle), velocity], np.float32)

@@ -126,6 +126,11 @@ class Reacher(MujocoTask, ReacherEnv):
         self.set_state(position, velocity)
         return self._get_obs()
 
+    def position_of(self, observations: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Where the fingertip is, (x, y) [m], `(*, 2)`, for `(*, 11)`."""
+        positions: npt.NDArray[Any] = observations[..., 8:10] + self.goal[:2]
+        return positions
+
     def _get_obs(self) -> FloatArray:
         # The fingertip is where MuJoCo last computed it, up to 3 mm behind the joint angles.
         angles, target = self.data.qpos[:2], self.data.qpos[2:]

@@ -138,7 +138,7 @@ def inspect(
     device: Device = "auto",
     settings: Settings = None,
 ) -> None:
-    """Show what a TREBI agent is and how far it trusts its models, and draw one decision."""
+    """Show what a TREBI agent is, how far it trusts its models, and one decision of it."""
     from safe_diffusion_agent.decision_figure import draw_decision
     from safe_diffusion_agent.inspection import decision_at, facts
     from safe_diffusion_agent.trebi.agent import TrebiAgent
@@ -150,6 +150,7 @@ def inspect(
     console.print(table)
     chosen = 0.5 * loaded.task.max_budget if budget is None else budget
     decision = decision_at(loaded, budget=chosen, step=step, env_id=env_id, seed=seed)
+    console.print(decision.plan.explain())
     draw_decision(decision, out)
     console.print(f"written: {out}")
 

@@ -5,7 +5,9 @@ where they are predicted to overspend, away from cost. The best one that is pred
 remaining budget is chosen, and its first action executed. Next step, everything is done again.
 """
 
+import math
 from dataclasses import asdict
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,6 +21,7 @@ from safe_diffusion_agent.task import Task
 from safe_diffusion_agent.trebi.calibration import Calibration
 from safe_diffusion_agent.trebi.config import TrebiConfig, config_from_json
 from safe_diffusion_agent.trebi.diffusion import Schedule
+from safe_diffusion_agent.trebi.feasibility import Feasibility, keep_probability, safe_mass
 from safe_diffusion_agent.trebi.frontier import FrontierPlanner
 from safe_diffusion_agent.trebi.networks import TrebiNetworks
 from safe_diffusion_agent.trebi.plan import Candidates, Plan
@@ -66,7 +69,10 @@ class TrebiAgent(Agent):
         self.margin = config.planner.budget_margin * task.max_budget
         if config.planner.risk is not None:
             if calibration is None:
-                raise ValueError("The agent is not calibrated: risk should be None.")
+                raise ValueError(
+                    "The agent is not calibrated, so that risk should be None. Train it with "
+                    "calibration_share=0.1 (or, with the frontier, calibration_episodes=60)."
+                )
             self.margin += calibration.margin(config.planner.risk)
         schedule = Schedule.cosine(config.model.diffusion_steps, self.device)
         self.planner = (GuidedPlanner if config.model.judge == "values" else FrontierPlanner)(
@@ -124,12 +130,13 @@ class TrebiAgent(Agent):
         """
         states, budgets, steps = self._check_inputs(obs, remaining_budget, remaining_steps)
         generator = self.generator if generator is None else generator
+        allowed = budgets - self.margin
         chunk_size = max(1, MAX_TRAJECTORIES // self.planner.num_candidates)
         chunks = []
         with torch.no_grad():
             for first in range(0, len(states), chunk_size):
                 rows = slice(first, first + chunk_size)
-                inputs = (states[rows], budgets[rows] - self.margin, steps[rows])
+                inputs = (states[rows], allowed[rows], steps[rows])
                 chunks.append(vars(self.planner(*inputs, generator)).values())
         trajectories, returns, costs, chosen, feasible = (
             torch.cat(parts) for parts in zip(*chunks, strict=True)
@@ -147,8 +154,63 @@ class TrebiAgent(Agent):
             predicted_return=candidates.predicted_return[of_plan],
             predicted_cost=candidates.predicted_cost[of_plan],
             feasible=feasible.cpu().numpy(),
+            num_fitting=(costs <= allowed[:, None]).sum(dim=1).cpu().numpy(),
+            least_cost=costs.nan_to_num(nan=math.inf).min(dim=1).values.cpu().numpy(),
+            remaining_budget=budgets.cpu().numpy(),
+            margin=self.margin,
+            forecast=partial(keep_probability, self.calibration),
             candidates=candidates if return_candidates else None,
         )
+
+    def feasibility(
+        self,
+        obs: npt.ArrayLike,
+        remaining_budget: npt.ArrayLike,
+        remaining_steps: npt.ArrayLike | None = None,
+        *,
+        num_samples: int = 64,
+        generator: torch.Generator | None = None,
+    ) -> Feasibility:
+        """How likely the budget is kept from here, by the agent and by the data's behavior.
+
+        Args:
+            obs: See `Agent.act`.
+            remaining_budget: See `Agent.act`.
+            remaining_steps: See `Agent.act`.
+            num_samples: Trajectories of the behavior per state.
+            generator: See `Agent.act`.
+
+        Raises:
+            ValueError: See `Agent.act`.
+        """
+        states, budgets, steps = self._check_inputs(obs, remaining_budget, remaining_steps)
+        generator = self.generator if generator is None else generator
+        keeps = self.plan(obs, remaining_budget, remaining_steps, generator=generator)
+        masses = []
+        with torch.no_grad():
+            for rows in torch.arange(len(states)).split(max(1, MAX_TRAJECTORIES // num_samples)):
+                of_rows = (states[rows], budgets[rows], steps[rows])
+                masses.append(
+                    safe_mass(self.planner, self.calibration, *of_rows, num_samples, generator)
+                )
+        return Feasibility(torch.cat(masses).cpu().numpy(), keeps.keep_probability)
+
+    def margin_for(self, risk: float) -> float:
+        """What this agent would hold back of a budget for another risk, in cost units.
+
+        It is for whoever changes the risk between episodes (see `AdaptiveRisk`): an agent loaded
+        with `risk=None` is told `remaining_budget - agent.margin_for(risk)`. A risk of 1 or more is
+        no margin; one too small for the scores is an infinite one, with which every plan is the one
+        that is predicted to cost least.
+
+        Raises:
+            ValueError: The agent is not calibrated.
+        """
+        if self.calibration is None:
+            raise ValueError("The agent is not calibrated: there is no margin for a risk.")
+        if risk >= 1.0:
+            return 0.0
+        return math.inf if risk < self.calibration.least_risk else self.calibration.margin(risk)
 
     def _candidates(
         self, trajectories: Tensor, returns: Tensor, costs: Tensor, chosen: Tensor
@@ -163,7 +225,8 @@ class TrebiAgent(Agent):
         tensors = {f"networks/{name}": t for name, t in self.networks.state_dict().items()}
         tensors |= {f"normalizer/{name}": t for name, t in vars(self.normalizer).items()}
         if self.calibration is not None:
-            tensors |= {f"calibration/{name}": t for name, t in vars(self.calibration).items()}
+            scores = {name: t for name, t in vars(self.calibration).items() if t is not None}
+            tensors |= {f"calibration/{name}": t for name, t in scores.items()}
         return tensors, {"config": asdict(self.config)}
 
     @classmethod

@@ -1,14 +1,20 @@
-"""How much to hold back so that few episodes exceed their budget.
+"""How much to hold back so that few episodes exceed their budget, and how sure that is.
 
-The margin for a risk r is the sum of two split-conformal quantiles (Vovk et al. 2005), each at r/2:
+The scores of an agent with `judge="frontier"` are of two kinds:
 
-    of how much imagined episodes overspend, in which the agent plays in its own one-step models,
+    how much imagined episodes overspend, in which the agent plays in its own one-step models,
     each with one member of the ensemble as the world, and with budgets spread over the range;
-    of how much held-out windows of the data cost beyond what the models predicted.
+    how much held-out windows of the data cost beyond what the models predicted.
 
-What is guaranteed: of the imagined episodes and one more like them, and of the windows and one more
-of the same kind, at most a share r/2 exceed their quantile. For real episodes that holds as far as
-the agent meets in them what the data and the models know, which only the real environment can tell.
+With `judge="values"` there is only the second kind: the cost up to the end of the episode, beyond
+what the cost value predicted. The margin for a risk r is the sum of their split-conformal quantiles
+(Vovk et al. 2005), each at an equal share of r.
+
+What is guaranteed: of the imagined episodes and one more like them, at most that share exceed their
+quantile; of the windows, the same on average over data sets, if their episodes are exchangeable
+(windows of one episode are not independent, so that few episodes make it coarse). It is a statement
+on recorded behaviour and imagined episodes, marginal over states. A chosen plan is not a random
+window, and the agent's episodes are not the data's: for them the share has to be measured.
 """
 
 import math
@@ -30,12 +36,12 @@ class Calibration:
     """Scores that a margin is taken from.
 
     Attributes:
-        overspend: `(n,)`, cost less budget of imagined episodes.
         underestimate: `(m,)`, cost less predicted cost of held-out windows.
+        overspend: `(n,)`, cost less budget of imagined episodes; None with `judge="values"`.
     """
 
-    overspend: Tensor
     underestimate: Tensor
+    overspend: Tensor | None = None
 
     def margin(self, risk: float) -> float:
         """What to hold back, in cost units; >= 0.
@@ -43,8 +49,28 @@ class Calibration:
         Raises:
             ValueError: There are too few scores for so small a risk.
         """
-        scores = (self.overspend, self.underestimate)
-        return sum(max(0.0, conformal_quantile(values, risk / 2)) for values in scores)
+        kinds = self._kinds
+        return sum(max(0.0, conformal_quantile(scores, risk / len(kinds))) for scores in kinds)
+
+    @property
+    def least_risk(self) -> float:
+        """The smallest risk that there are enough scores for."""
+        kinds = self._kinds
+        return max(len(kinds) / (len(scores) + 1) for scores in kinds)
+
+    @property
+    def _kinds(self) -> list[Tensor]:
+        return [scores for scores in (self.underestimate, self.overspend) if scores is not None]
+
+    def probability_within(self, slack: Tensor) -> Tensor:
+        """Probability that a cost is underestimated by no more than `slack`, both `(N,)`.
+
+        It is the share of the scores, and rises with the slack. That of a new score lies within
+        1 / (2 (m + 1)) of it, so that it is never 0 or 1.
+        """
+        scores = self.underestimate.to(slack.device).sort().values
+        num_within = torch.searchsorted(scores, slack, right=True)
+        return (num_within + 0.5) / (len(scores) + 1)
 
 
 def conformal_quantile(scores: Tensor, risk: float) -> float:

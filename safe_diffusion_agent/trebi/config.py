@@ -98,6 +98,9 @@ class TrainingConfig:
             one. `"all"`: improvement: they start everywhere, and what lies beyond the time limit is
             masked.
         clean_share: Improvement: share of the value networks' trajectories without noise.
+        calibration_share: Improvement: share of the episodes that the networks are not trained on
+            and that the margin for `PlannerConfig.risk` is taken from, with `judge="values"`. With
+            0, as in the paper, such an agent is not calibrated.
         termination_penalty: Added to the last cost, and subtracted from the last reward, of
             episodes that terminate. The reference code uses 100 on MuJoCo.
     """
@@ -113,13 +116,14 @@ class TrainingConfig:
     first_action_weight: float = 10.0
     windows: Literal["inside", "all"] = "inside"
     clean_share: float = 0.0
+    calibration_share: float = 0.0
     termination_penalty: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("num_steps", "batch_size", "accumulate", "ema_interval"):
             check(getattr(self, name) >= 1, f"{name} should be positive", getattr(self, name))
         check(self.learning_rate > 0, "learning_rate should be positive", self.learning_rate)
-        for name in ("decay_from", "clean_share", "ema_decay"):
+        for name in ("decay_from", "clean_share", "ema_decay", "calibration_share"):
             value = getattr(self, name)
             check(0.0 <= value <= 1.0, f"{name} should be in [0, 1]", value)
 
@@ -199,8 +203,8 @@ class PlannerConfig:
             range of the observations in the data, and so are executed actions.
         critic_plans: Frontier: whether the critic's own plans are among the candidates.
         bound: Frontier: how the rest of the budget is valued, see `frontier.BOUNDS`.
-        risk: Frontier: share of the episodes that may exceed the budget, as far as the calibration
-            tells; gives a margin, see `calibration`. None: no margin.
+        risk: Improvement: share of the episodes that may exceed the budget, as far as the
+            calibration tells; adds a margin, see `calibration`. None: none.
         budget_scale: What an evaluation multiplies budgets by at the start of an episode, when the
             planner's gamma_c is not the task's. The reference code does so on Pendulum and Reacher.
     """

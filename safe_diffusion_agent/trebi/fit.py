@@ -13,16 +13,23 @@ from safe_diffusion_agent.optimization import OptimizationConfig, Progress, opti
 from safe_diffusion_agent.provenance import provenance
 from safe_diffusion_agent.task import Task
 from safe_diffusion_agent.trebi.agent import TrebiAgent
+from safe_diffusion_agent.trebi.calibration import Calibration
 from safe_diffusion_agent.trebi.config import TrainingConfig, TrebiConfig
 from safe_diffusion_agent.trebi.diffusion import Schedule
 from safe_diffusion_agent.trebi.frontier import FrontierPlanner
 from safe_diffusion_agent.trebi.frontier_fit import (
     Stages,
-    check_risk,
     fit_frontier,
     num_stage_steps,
 )
+from safe_diffusion_agent.trebi.held_out import (
+    check_risk,
+    is_held_out,
+    select_episodes,
+    underestimated_values,
+)
 from safe_diffusion_agent.trebi.networks import TrebiNetworks, rescale_output
+from safe_diffusion_agent.trebi.planners import GuidedPlanner
 from safe_diffusion_agent.trebi.trajectories import Normalizer
 from safe_diffusion_agent.trebi.windows import Batch, Windows
 
@@ -141,12 +148,14 @@ def fit(
     torch_device = resolve_device(device)
     task = Task.of(episodes)
     _check(config, episodes)
+    held_out = is_held_out(len(episodes.lengths), config.training.calibration_share)
+    training = select_episodes(episodes, ~held_out)
     normalizer = Normalizer.fit(
-        episodes.actions, episodes.observations, episodes.action_low, episodes.action_high
+        training.actions, training.observations, training.action_low, training.action_high
     )
     networks = _new_networks(config, task, seed).to(torch_device)
     schedule = Schedule.cosine(config.model.diffusion_steps, torch_device)
-    windows = _windows(episodes, normalizer, config, task, torch_device)
+    windows = _windows(training, normalizer, config, task, torch_device)
     loss = TrebiLoss(windows, schedule, config, task)
     stages = Stages(
         seed=seed,
@@ -171,12 +180,13 @@ def fit(
         "behavior_policy": episodes.metadata.get("behavior_policy"),
         "provenance": provenance(),
     }
-    calibration = None
+    of_planner = (networks, schedule, normalizer.to(torch_device), config, task)
     if config.model.judge == "values":
         rescale_output(networks.reward, *loss.return_scale)
         rescale_output(networks.cost, *loss.cost_scale)
+        calibration = _calibrate(GuidedPlanner(*of_planner), select_episodes(episodes, held_out))
     else:
-        planner = FrontierPlanner(networks, schedule, normalizer.to(torch_device), config, task)
+        planner = FrontierPlanner(*of_planner)
         calibration, model_errors, later = fit_frontier(planner, episodes, stages)
         history += later
         about["model_errors"] = model_errors
@@ -216,6 +226,16 @@ def _windows(
         termination_penalty=config.training.termination_penalty,
         device=device,
     )
+
+
+def _calibrate(planner: GuidedPlanner, episodes: Episodes) -> Calibration | None:
+    """Scores of held-out episodes, by the costs that were paid; None without such episodes."""
+    if len(episodes.lengths) == 0:
+        return None
+    config = planner.config.override(termination_penalty=0.0)
+    device = planner.schedule.alpha_bar.device
+    windows = _windows(episodes, planner.normalizer, config, planner.task, device)
+    return Calibration(underestimated_values(planner, windows))
 
 
 def _optimization(training: TrainingConfig) -> OptimizationConfig:

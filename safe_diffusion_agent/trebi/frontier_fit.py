@@ -3,7 +3,6 @@
 Three stages that follow the denoiser's training. Each saves beside it, and can be continued.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from safe_diffusion_agent.trebi.config import TrebiConfig
 from safe_diffusion_agent.trebi.critic_fit import CriticLoss, CriticTraining, Imagination
 from safe_diffusion_agent.trebi.frontier import FrontierPlanner
 from safe_diffusion_agent.trebi.frontier_networks import FrontierCritic
+from safe_diffusion_agent.trebi.held_out import is_held_out
 from safe_diffusion_agent.trebi.model_fit import (
     DynamicsLoss,
     trusted_steps,
@@ -103,26 +103,6 @@ def fit_frontier(
     return calibration, shares, [*model_history, *critic_history]
 
 
-def check_risk(config: TrebiConfig, episodes: Episodes) -> None:
-    """Finds out before a training whether its calibration will have enough scores.
-
-    Raises:
-        ValueError: It will not.
-    """
-    risk, frontier = config.planner.risk, config.frontier
-    if risk is None or config.model.judge != "frontier":
-        return
-    every = _held_out_every(config)
-    num_windows = int((episodes.lengths[every - 1 :: every] // config.model.horizon).sum())
-    needed = math.ceil(2.0 / risk) - 1
-    if min(num_windows, frontier.calibration_episodes) < needed:
-        raise ValueError(
-            f"A risk of {risk:g} needs {needed} calibration_episodes and as many windows of "
-            f"held-out data; there are {frontier.calibration_episodes} and {num_windows}. Use more "
-            "data, a larger risk, or risk=None for no margin."
-        )
-
-
 def num_stage_steps(config: TrebiConfig, task: Task) -> int:
     """Steps of all stages, the denoiser's training included, as `Stages.total` counts them."""
     frontier, total = config.frontier, config.training.num_steps
@@ -158,12 +138,9 @@ def _fit_models(
 
 def _held_out(planner: FrontierPlanner, pieces: Pieces) -> Tensor:
     """Which transitions the models are not trained on: those of every few episodes."""
-    every = _held_out_every(planner.config)
-    return pieces.episode % every == every - 1
-
-
-def _held_out_every(config: TrebiConfig) -> int:
-    return max(2, round(1.0 / config.frontier.held_out_share))
+    num_episodes = int(pieces.episode[-1]) + 1
+    held_out = is_held_out(num_episodes, planner.config.frontier.held_out_share)
+    return torch.tensor(held_out, device=pieces.episode.device)[pieces.episode]
 
 
 def _set_scales(critic: FrontierCritic, episodes: Episodes, planner: FrontierPlanner) -> None:
@@ -239,7 +216,7 @@ def _calibrate(
     )
     held_out = torch.nonzero(_held_out(planner, pieces))[:, 0]
     underestimate = underestimated_costs(planner.networks.dynamics, pieces, held_out)
-    return Calibration(overspend.cpu(), underestimate.cpu())
+    return Calibration(underestimate.cpu(), overspend.cpu())
 
 
 def _imagined_steps(task: Task) -> int:

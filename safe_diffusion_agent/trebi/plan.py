@@ -1,6 +1,7 @@
 """What a plan is: typed outputs of the planner. n states, K candidates, horizon H."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,11 @@ class Plan:
             most that the remaining budget can buy.
         feasible: `(n,)`, whether the plan is predicted to keep the remaining budget (less the
             planner's margin). If not, no candidate was, and this one is predicted to cost least.
+        num_fitting: `(n,)`, how many candidates are predicted to keep it.
+        least_cost: `(n,)`, the least that any candidate is predicted to cost.
+        remaining_budget: `(n,)`, z that the plan was made for, in cost units.
+        margin: What the planner held back of it, in cost units.
+        forecast: Maps budgets and least costs, `(n,)` each, to the probability that they are kept.
         candidates: All candidates, if asked for.
     """
 
@@ -48,4 +54,36 @@ class Plan:
     predicted_return: FloatArray
     predicted_cost: FloatArray
     feasible: npt.NDArray[np.bool_]
+    num_fitting: npt.NDArray[np.int64]
+    least_cost: FloatArray
+    remaining_budget: FloatArray
+    margin: float
+    forecast: Callable[[FloatArray, FloatArray], FloatArray] = field(repr=False)
     candidates: Candidates | None = None
+
+    @property
+    def keep_probability(self) -> FloatArray:
+        """Estimated probability that the agent can keep the budget, `(n,)`; see `Feasibility`."""
+        return self.forecast(self.remaining_budget, self.least_cost)
+
+    def explain(self, index: int = 0) -> str:
+        """The decision for one state in words.
+
+        Args:
+            index: Of the state, 0 <= index < n.
+        """
+        budget, num = self.remaining_budget[index], int(self.num_fitting[index])
+        if np.isinf(budget):
+            given = "There is no budget to keep."
+        else:
+            held_back = f", of which {self.margin:.3g} are held back" if self.margin else ""
+            given = f"{budget:.3g} may still be spent{held_back}."
+        if num:
+            choice = f"{num} of the candidates fit; the one of the highest return is chosen."
+        else:
+            choice = "No candidate fits; the one that is predicted to cost least is chosen."
+        return (
+            f"{given} {choice} It is predicted to return {self.predicted_return[index]:.4g}, at a "
+            f"cost of {self.predicted_cost[index]:.3g}. The budget can be kept with a probability "
+            f"of about {self.keep_probability[index]:.0%}."
+        )

@@ -210,7 +210,7 @@ class GuidedPlanner(Planner):
         row_obs, row_budget, row_steps = (
             tensor.repeat_interleave(num, 0) for tensor in (obs, budget, steps)
         )
-        reward_value, cost_value = self._values(row_steps)
+        reward_value, cost_value = self.values(row_steps)
 
         def guide(x: Tensor, diffusion_step: Tensor) -> Tensor:
             return budget_gradient(
@@ -232,7 +232,7 @@ class GuidedPlanner(Planner):
         trajectories = self.clip(final).view(len(obs), num, *final.shape[1:])
         return Choice(trajectories, returns, costs, *select_candidate(returns, costs, budget))
 
-    def _values(self, steps: Tensor) -> tuple[Value, Value]:
+    def values(self, steps: Tensor) -> tuple[Value, Value]:
         """Reward and cost value, `(N, H, D)` and a diffusion step to `(N,)`; one step per row."""
         model, quantile = self.config.model, self.config.planner.cost_quantile
         time_to_go = None

@@ -32,7 +32,7 @@ def test_paper_preset_is_the_papers_text():
     improvements_off = {
         "time_to_go": False, "cost_quantiles": (), "standardize_values": False,
         "windows": "inside", "clean_share": 0.0, "cost_quantile": None, "budget_margin": 0.0,
-        "clip": False,
+        "clip": False, "calibration_share": 0.0, "risk": None,
     }  # fmt: skip
     for name, off in improvements_off.items():
         assert getattr(getattr(config, SETTINGS[name]), name) == off

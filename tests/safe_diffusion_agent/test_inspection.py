@@ -36,6 +36,12 @@ def test_decision_is_drawn(which, request, tmp_path):
     agent = request.getfixturevalue(which)
     decision = decision_at(agent, budget=20.0, step=2)
     assert decision.remaining_steps == 198 and decision.frame is not None
+    # Every candidate starts at the tip of the rod: 1 m from the center, 2.2 m to the edge.
+    height, width = decision.frame.shape[:2]
+    cos, sin = decision.observation[:2]
+    tip = [width / 2 - sin * height / 4.4, height / 2 - cos * height / 4.4]
+    np.testing.assert_allclose(decision.paths[:, 0], [tip] * len(decision.paths), atol=0.01)
+    assert decision.frame[int(tip[1]), int(tip[0])].std() > 20, "the rod is red"
     draw_decision(decision, tmp_path / "decision.png")
     assert imread(tmp_path / "decision.png").std() > 0.05
 

@@ -123,3 +123,13 @@ def test_numbers_of_the_geometry_can_be_changed():
     env.reset(seed=0)
     *_, info = env.step(np.zeros(2, np.float32))
     assert 1.5 < info["cost"] <= 3.0
+
+
+def test_position_of_an_observation_is_the_fingertip():
+    env = gym.make("safe/Reacher-v0")
+    obs, _ = env.reset(seed=0)
+    for _ in range(5):
+        obs, *_ = env.step(np.array([0.3, -0.2], np.float32))
+    fingertip = env.unwrapped.data.body("fingertip").xpos[:2]
+    np.testing.assert_allclose(env.unwrapped.position_of(obs[None])[0], fingertip, atol=1e-6)
+    env.close()
