@@ -190,6 +190,8 @@ class PlannerConfig:
         guidance_on: See `diffusion.sample`.
         guidance_repeats: See `diffusion.sample`.
         num_unguided_steps: See `diffusion.sample`.
+        sampling_steps: Improvement: steps that undo the noise; from 1 to T, see
+            `Schedule.respaced`. None: T.
         score: Which trajectories the candidates are judged by: the `"final"` ones, or the
             `"noised"` ones before the last denoising, as in the reference code.
         cost_quantile: Improvement: the quantile that stands for the cost everywhere in the planner;
@@ -212,6 +214,7 @@ class PlannerConfig:
     guidance_on: Literal["mean", "input"] = "mean"
     guidance_repeats: int = 1
     num_unguided_steps: int = 0
+    sampling_steps: int | None = None
     score: Literal["final", "noised"] = "final"
     cost_quantile: float | None = None
     budget_margin: float = 0.0
@@ -246,6 +249,12 @@ class TrebiConfig:
             quantile is None or quantile in self.model.cost_quantiles,
             f"cost_quantile should be None or one of {self.model.cost_quantiles}",
             quantile,
+        )
+        num_steps, most = self.planner.sampling_steps, self.model.diffusion_steps
+        check(
+            num_steps is None or 1 <= num_steps <= most,
+            f"sampling_steps should be None or from 1 to {most}",
+            num_steps,
         )
 
     def override(self, **settings: Any) -> "TrebiConfig":

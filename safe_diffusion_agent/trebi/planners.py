@@ -133,6 +133,8 @@ class Planner(ABC):
     ):
         self.networks, self.schedule, self.normalizer = networks, schedule, normalizer
         self.config, self.task = config, task
+        num_steps = config.planner.sampling_steps or schedule.num_steps
+        self._sampling_schedule = schedule.respaced(num_steps)
 
     @property
     def num_candidates(self) -> int:
@@ -166,7 +168,7 @@ class Planner(ABC):
         planner = self.config.planner
         final, noised = sample(
             lambda x, i: self.clip(self.networks.denoiser(x, i)),
-            self.schedule,
+            self._sampling_schedule,
             (len(obs), self.config.model.horizon, self.task.act_dim + self.task.obs_dim),
             self._condition(obs, steps),
             generator,
