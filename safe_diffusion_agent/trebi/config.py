@@ -183,7 +183,7 @@ class PlannerConfig:
     """How a trained agent plans. Can be changed when an agent is loaded.
 
     Attributes:
-        num_candidates: K, trajectories sampled per state.
+        num_candidates: K, trajectories sampled per state. Frontier: may be 0 with `critic_plans`.
         guidance_scale: alpha of Eq. 16.
         penalty: n of Eq. 14 and 16.
         penalty_ramp: See `planners.budget_gradient`.
@@ -225,7 +225,7 @@ class PlannerConfig:
     budget_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        check(self.num_candidates >= 1, "num_candidates should be positive", self.num_candidates)
+        check(self.num_candidates >= 0, "num_candidates should be >= 0", self.num_candidates)
         risk = self.risk
         check(risk is None or 0.0 < risk < 1.0, "risk should be in (0, 1)", risk)
         check(self.guidance_repeats >= 1, "guidance_repeats should be >= 1", self.guidance_repeats)
@@ -250,6 +250,9 @@ class TrebiConfig:
             f"cost_quantile should be None or one of {self.model.cost_quantiles}",
             quantile,
         )
+        others = self.model.judge == "frontier" and self.planner.critic_plans
+        num_candidates = self.planner.num_candidates
+        check(num_candidates >= 1 or others, "num_candidates should be positive", num_candidates)
         num_steps, most = self.planner.sampling_steps, self.model.diffusion_steps
         check(
             num_steps is None or 1 <= num_steps <= most,

@@ -69,7 +69,7 @@ class Schedule:
     def respaced(self, num_steps: int) -> "Schedule":
         """The same forward process, undone in fewer and longer steps (Nichol & Dhariwal 2021).
 
-        The steps are spread evenly from the noisiest one down, so that none is spent on trajectories
+        The steps are spread evenly from the noisiest one down: none is spent on trajectories
         that are almost clean ("trailing", Lin et al. 2024).
 
         Args:
