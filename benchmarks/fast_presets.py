@@ -11,9 +11,10 @@ Writes results/latency/fast-NAME.json and .md.
 
 import argparse
 import json
+import re
 import statistics
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from safe_diffusion_agent import TrebiAgent, pipeline
 from safe_diffusion_agent.evaluation import EvaluationConfig
 from safe_diffusion_agent.provenance import provenance
 from safe_diffusion_agent.statistics import Z_95, wilson_interval
+from safe_diffusion_agent.trebi.presets import PRESETS
 
 ROOT = Path(__file__).parent.parent
 RUNS, RESULTS = ROOT / "runs" / "fast-presets", ROOT / "results" / "latency"
@@ -40,13 +42,18 @@ class Variant:
     control_interval: int = 1
 
 
+def preset_difference(preset: str) -> dict[str, Any]:
+    """Planner settings in which a preset differs from `frontier`."""
+    ours, theirs = (asdict(PRESETS[name].planner) for name in (preset, "frontier"))
+    return {name: value for name, value in ours.items() if value != theirs[name]}
+
+
 FRONTIER = (
     Variant("frontier"),
-    Variant("5 of 10 sampling steps", {"sampling_steps": 5}),
-    Variant("3 sampling steps", {"sampling_steps": 3}),
+    Variant("5 sampling steps", {"sampling_steps": 5}),
     Variant("1 sampling step", {"sampling_steps": 1}),
-    Variant("fast: 2 sampling steps, 4 candidates", {"sampling_steps": 2, "num_candidates": 4}),
-    Variant("realtime: the critic's plans alone", {"num_candidates": 0}),
+    Variant("fast: 2 sampling steps, 4 candidates", preset_difference("fast")),
+    Variant("realtime: the critic's plans alone", preset_difference("realtime")),
     Variant("a plan every 2 steps", control_interval=2),
     Variant("a plan every 4 steps", control_interval=4),
 )
@@ -92,7 +99,7 @@ def episodes_of(
     config = EvaluationConfig(
         num_episodes=num_episodes, seed=START_SEED, control_interval=variant.control_interval
     )
-    out = RUNS / f"{folder.parent.name}-{folder.name}" / variant.name.replace(" ", "-")
+    out = RUNS / f"{folder.parent.name}-{folder.name}" / re.sub(r"[^a-z0-9]+", "-", variant.name)
     row = progress.add_task(f"{folder.name}: {variant.name}")
 
     def show(done: int, total: int, **_: float) -> None:
@@ -141,9 +148,9 @@ def as_markdown(document: dict[str, Any]) -> str:
         "",
         f"Made by `{about['command']}` on {about['hardware']}, torch {about['versions']['torch']}.",
         "",
-        "Time per environment step of one episode. Return: the difference to the first line of each",
-        "table over the same start states and budgets, with its 95 % interval. Violations: episodes",
-        "over budget, with the 95 % Wilson interval.",
+        "Time per environment step of one episode. Return: by budget (share of the maximum), and the",
+        "difference to the first line over the same start states and budgets, with its 95 %",
+        "interval. Over budget: episodes, with the 95 % Wilson interval.",
     ]
     for group in document["groups"]:
         ratios = list(group["rows"][0]["mean_returns"])
