@@ -148,8 +148,8 @@ def as_markdown(document: dict[str, Any]) -> str:
         "",
         f"Made by `{about['command']}` on {about['hardware']}, torch {about['versions']['torch']}.",
         "",
-        "Time per environment step of one episode. Return: by budget (share of the maximum), and the",
-        "difference to the first line over the same start states and budgets, with its 95 %",
+        "Time per environment step of one episode. Return: by budget (share of the maximum), and",
+        "the difference to the first line over the same start states and budgets, with its 95 %",
         "interval. Over budget: episodes, with the 95 % Wilson interval.",
     ]
     for group in document["groups"]:

@@ -190,10 +190,8 @@ class PlannerConfig:
         guidance_on: See `diffusion.sample`.
         guidance_repeats: See `diffusion.sample`.
         num_unguided_steps: See `diffusion.sample`.
-        sampling_steps: Improvement: steps that undo the noise; from 1 to T, see
-            `Schedule.respaced`. None: T.
-        precision: Improvement: what denoising and guidance are computed in; candidates are judged
-            in float32 all the same. `"bfloat16"` is faster with U-Nets on hardware that has it.
+        sampling_steps: Improvement: steps that undo the noise, see `Schedule.respaced`. None: T.
+        precision: Improvement: of denoising and guidance; candidates are judged in float32.
         score: Which trajectories the candidates are judged by: the `"final"` ones, or the
             `"noised"` ones before the last denoising, as in the reference code.
         cost_quantile: Improvement: the quantile that stands for the cost everywhere in the planner;
@@ -228,7 +226,6 @@ class PlannerConfig:
     budget_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        check(self.num_candidates >= 0, "num_candidates should be >= 0", self.num_candidates)
         risk = self.risk
         check(risk is None or 0.0 < risk < 1.0, "risk should be in (0, 1)", risk)
         check(self.guidance_repeats >= 1, "guidance_repeats should be >= 1", self.guidance_repeats)
@@ -247,21 +244,17 @@ class TrebiConfig:
     planner: PlannerConfig = PlannerConfig()
 
     def __post_init__(self) -> None:
-        quantile = self.planner.cost_quantile
+        planner, model = self.planner, self.model
         check(
-            quantile is None or quantile in self.model.cost_quantiles,
-            f"cost_quantile should be None or one of {self.model.cost_quantiles}",
-            quantile,
+            planner.cost_quantile is None or planner.cost_quantile in model.cost_quantiles,
+            f"cost_quantile should be None or one of {model.cost_quantiles}",
+            planner.cost_quantile,
         )
-        others = self.model.judge == "frontier" and self.planner.critic_plans
-        num_candidates = self.planner.num_candidates
-        check(num_candidates >= 1 or others, "num_candidates should be positive", num_candidates)
-        num_steps, most = self.planner.sampling_steps, self.model.diffusion_steps
-        check(
-            num_steps is None or 1 <= num_steps <= most,
-            f"sampling_steps should be None or from 1 to {most}",
-            num_steps,
-        )
+        least = 0 if model.judge == "frontier" and planner.critic_plans else 1
+        num_candidates, num_steps = planner.num_candidates, planner.sampling_steps
+        check(num_candidates >= least, f"num_candidates should be >= {least}", num_candidates)
+        fits = num_steps is None or 1 <= num_steps <= model.diffusion_steps
+        check(fits, f"sampling_steps should be in 1 to {model.diffusion_steps}", num_steps)
 
     def override(self, **settings: Any) -> "TrebiConfig":
         """Returns a config with some settings of any group changed.
