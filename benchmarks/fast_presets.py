@@ -93,13 +93,13 @@ def milliseconds(folder: Path, variants: tuple[Variant, ...], repeats: int) -> d
 
 
 def episodes_of(
-    folder: Path, variant: Variant, num_episodes: int, progress: Progress
+    folder: Path, variant: Variant, num_episodes: int, runs: Path, progress: Progress
 ) -> list[dict[str, str]]:
     agent = load(folder, variant)
     config = EvaluationConfig(
         num_episodes=num_episodes, seed=START_SEED, control_interval=variant.control_interval
     )
-    out = RUNS / f"{folder.parent.name}-{folder.name}" / re.sub(r"[^a-z0-9]+", "-", variant.name)
+    out = runs / f"{folder.parent.name}-{folder.name}" / re.sub(r"[^a-z0-9]+", "-", variant.name)
     row = progress.add_task(f"{folder.name}: {variant.name}")
 
     def show(done: int, total: int, **_: float) -> None:
@@ -172,7 +172,9 @@ def as_markdown(document: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def measure(folders: list[Path], num_episodes: int, repeats: int) -> list[dict[str, Any]]:
+def measure(
+    folders: list[Path], num_episodes: int, repeats: int, runs: Path
+) -> list[dict[str, Any]]:
     groups = []
     by_variants: dict[tuple[str, ...], list[Path]] = {}
     for folder in folders:
@@ -186,7 +188,7 @@ def measure(folders: list[Path], num_episodes: int, repeats: int) -> list[dict[s
                 variant.name: [
                     episode
                     for folder in members
-                    for episode in episodes_of(folder, variant, num_episodes, progress)
+                    for episode in episodes_of(folder, variant, num_episodes, runs, progress)
                 ]
                 for variant in variants
             }
@@ -205,9 +207,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=30, help="timed plans per variant")
     parser.add_argument("--name", default="pendulum")
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--runs", type=Path, default=RUNS, help="where evaluations are kept")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    groups = measure(options.agents, options.episodes, options.repeats)
+    groups = measure(options.agents, options.episodes, options.repeats, options.runs)
     document = {
         "task": load(options.agents[0], Variant("")).task.env_id,
         "groups": groups,

@@ -15,6 +15,8 @@ python=${PYTHON:-.venv/bin/python}
 "$python" -m pytest -q -m cuda tests
 "$python" -m pytest -q tests/safe_diffusion_agent/test_agent.py --device "$device"
 
+"$python" benchmarks/latency.py --device "$device" --out results/gpu ${LATENCY:-}
+
 for preset in paper reference; do
     # shellcheck disable=SC2086
     "$python" -m safe_diffusion_agent run safe/Pendulum-v0 "$out/$preset" --preset "$preset" \

@@ -165,7 +165,79 @@ def comparison() -> str:
     return table(["method", *ratios], lines) + "\n\n" + note
 
 
-PARTS = (tasks, env_overhead, quickstart, budget_cut, frontier, baselines, comparison)
+def latency() -> str:
+    """Of every machine: HalfCheetah's dimensions; then what faster planners cost in quality."""
+    parts = []
+    for path in sorted((ROOT / "results/latency").glob("*.json")):
+        document = json.loads(path.read_text())
+        is_quality = path.name.startswith("fast-")
+        parts.append(_faster_planners(document) if is_quality else _latencies(document))
+    return "\n\n".join(sorted(parts, reverse=True))
+
+
+def _latencies(document: dict) -> str:
+    plan, about = document["plans"][0], document["provenance"]
+    times = {row["planner"]: row["milliseconds"] for row in plan["rows"]}
+    released = next(iter(times.values()))["1"]
+    batches = list(plan["rows"][-1]["milliseconds"])
+    rows = []
+    for row in plan["rows"]:
+        of_row, same = row["milliseconds"], times.get(row["compared_with"])
+        rows.append(
+            [
+                row["planner"],
+                *(f"{of_row[batch]:.3g}" if batch in of_row else "" for batch in batches),
+                f"{row['floor_milliseconds']:.3g}",
+                f"{same['1'] / of_row['1']:.3g}×" if same else "",
+                f"{released / of_row['1']:.3g}×",
+            ]
+        )
+    header = ["planner", *(f"ms, n = {batch}" for batch in batches), "floor, ms, n = 1",
+              "faster than the plain way", "than the released settings"]  # fmt: skip
+    training = "; ".join(
+        f"{row['networks']} of {row['task']} "
+        f"{row['ours_samples_per_second'] / row['plain_samples_per_second']:.2f}×"
+        for row in document["training"]
+    )
+    note = (
+        f"`act` on n states of {plan['task']}'s dimensions ({about['hardware']}, "
+        f"{about['threads']} threads, {about['device']}; torch {about['versions']['torch']}): "
+        f"medians of {document['rounds']} rounds in which all are timed in turns, random weights, "
+        "every candidate over budget unless said otherwise. Plain: the reference code's way with "
+        "our networks, and the settings of `reference` or (for all else) `paper`. Floor: "
+        "arithmetic at the highest rate that the machine reached in the same run. Training "
+        f"samples per second against the plain way: {training}. Made by `{about['command']}`."
+    )
+    return "Times.\n\n" + table(header, rows) + "\n\n" + note
+
+
+def _faster_planners(document: dict) -> str:
+    header = ["planner", "ms per step", "return, difference", "episodes over budget (95 %)",
+              "largest cost / budget"]  # fmt: skip
+    parts = []
+    for group in document["groups"]:
+        rows = []
+        for row in group["rows"]:
+            low, high = row["wilson_95"]
+            half_width = row["return_difference_half_width_95"]
+            rows.append(
+                [
+                    row["variant"],
+                    f"{row['milliseconds']:.1f}",
+                    f"{row['return_difference']:+.1f} ± {half_width:.1f}",
+                    f"{row['num_over_budget']} of {row['num_episodes']} ({low:.1%} to {high:.1%})",
+                    f"{row['max_normalized_cost']:.2f}",
+                ]
+            )
+        parts.append(table(header, rows))
+    note = (
+        f"{document['task']}: differences to the first line over the same start states and five "
+        f"budgets. Made by `{document['provenance']['command']}`."
+    )
+    return "Quality.\n\n" + "\n\n".join(parts) + "\n\n" + note
+
+
+PARTS = (tasks, env_overhead, latency, quickstart, budget_cut, frontier, baselines, comparison)
 
 
 def filled(text: str) -> str:
