@@ -7,7 +7,7 @@
 Everything is timed in turns in one run, with random weights; medians. Beside it stand the plain way
 (plain.py: how the reference code plans and trains) and the floor: floating point operations and
 bytes of weights, divided by what convolutions, matrix products and copies reach in the same run.
-Writes results/latency/HARDWARE.json and .md.
+Writes results/latency/TASK-HARDWARE.json and .md.
 """
 
 import argparse
@@ -108,7 +108,7 @@ def training_rows(task: str, options: argparse.Namespace, progress: Progress) ->
         description = f"{task}: train {case.networks}"
         seconds = in_turns(calls, options.training_rounds, wait, progress, description)
         rows.append(
-            {"task": task, "networks": case.networks}
+            {"networks": case.networks}
             | {
                 f"{name}_samples_per_second": case.num_samples / statistics.median(times)
                 for name, times in seconds.items()
@@ -134,15 +134,19 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help=f"for a test: {SMALL}")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
-    with Progress() as progress:
-        plans = [plan_rows(task, options, progress) for task in options.tasks]
-        training = [row for task in options.tasks for row in training_rows(task, options, progress)]
     about = provenance() | {"threads": torch.get_num_threads(), "device": options.device}
-    document = {"plans": plans, "training": training, "rounds": options.rounds, "provenance": about}
     options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / f"{hardware_name(about, options.device)}.json"
-    path.write_text(json.dumps(document, indent=2) + "\n")
-    path.with_suffix(".md").write_text(as_markdown(document))
+    with Progress() as progress:
+        for task in options.tasks:
+            document = {
+                **plan_rows(task, options, progress),
+                "training": training_rows(task, options, progress),
+                "rounds": options.rounds,
+                "provenance": about,
+            }
+            path = options.out / f"{task.lower()}-{hardware_name(about, options.device)}.json"
+            path.write_text(json.dumps(document, indent=2) + "\n")
+            path.with_suffix(".md").write_text(as_markdown(document))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ def table(header: list[str], rows: list[list[str]]) -> list[str]:
 
 
 def plan_table(plan: dict[str, Any]) -> list[str]:
-    """One task: milliseconds per batch size, times faster than the plain way, and the floor."""
+    """Milliseconds per batch size, times faster than the plain way, and the floor."""
     plain = {row["planner"]: row["milliseconds"] for row in plan["rows"]}
     reference = next(iter(plain.values()))
     batches = list(plan["rows"][-1]["milliseconds"])
@@ -40,12 +40,11 @@ def plan_table(plan: dict[str, Any]) -> list[str]:
 
 
 def training_table(rows: list[dict[str, Any]]) -> list[str]:
-    header = ["task", "networks", "plain, samples/s", "ours, samples/s", "faster"]
+    header = ["networks", "plain, samples/s", "ours, samples/s", "faster"]
     return table(
         header,
         [
             [
-                row["task"],
                 row["networks"],
                 f"{row['plain_samples_per_second']:.4g}",
                 f"{row['ours_samples_per_second']:.4g}",
@@ -59,18 +58,16 @@ def training_table(rows: list[dict[str, Any]]) -> list[str]:
 def as_markdown(document: dict[str, Any]) -> str:
     about = document["provenance"]
     lines = [
-        "# Time per `act`, and samples per second",
+        f"# {document['task']}: time per `act`, and samples per second",
         "",
         f"Made by `{about['command']}` on {about['hardware']}, {about['device']}, "
         f"{about['threads']} threads; torch {about['versions']['torch']}. Medians of "
         f"{document['rounds']} rounds in which everything is timed in turns; random weights; every "
         "candidate over budget, unless said otherwise. Empty: would take too long.",
     ]
-    for plan in document["plans"]:
-        reached = ", ".join(f"{name} {value:.3g}" for name, value in plan["ceilings"].items())
-        lines += ["", f"## {plan['task']}", "", *plan_table(plan), ""]
-        lines += [f"Reached in the same run: {reached}.", ""]
+    reached = ", ".join(f"{name} {value:.3g}" for name, value in document["ceilings"].items())
     lines += [
+        "", *plan_table(document), "", f"Reached in the same run: {reached}.", "",
         "¹ For `reference`: than the plain way with the reference's settings. ² Of the released "
         "code: two guidance passes a step, computed at every step. Floor: operations of one plan "
         "at the highest rate that was reached, or reading the weights once.",

@@ -166,7 +166,7 @@ def comparison() -> str:
 
 
 def latency() -> str:
-    """Of every machine: HalfCheetah's dimensions; then what faster planners cost in quality."""
+    """Times, of every task and machine; then what faster planners cost in quality."""
     parts = []
     for path in sorted((ROOT / "results/latency").glob("*.json")):
         document = json.loads(path.read_text())
@@ -176,12 +176,12 @@ def latency() -> str:
 
 
 def _latencies(document: dict) -> str:
-    plan, about = document["plans"][0], document["provenance"]
-    times = {row["planner"]: row["milliseconds"] for row in plan["rows"]}
+    about = document["provenance"]
+    times = {row["planner"]: row["milliseconds"] for row in document["rows"]}
     released = next(iter(times.values()))["1"]
-    batches = list(plan["rows"][-1]["milliseconds"])
+    batches = list(document["rows"][-1]["milliseconds"])
     rows = []
-    for row in plan["rows"]:
+    for row in document["rows"]:
         of_row, same = row["milliseconds"], times.get(row["compared_with"])
         rows.append(
             [
@@ -195,12 +195,11 @@ def _latencies(document: dict) -> str:
     header = ["planner", *(f"ms, n = {batch}" for batch in batches), "floor, ms, n = 1",
               "faster than the plain way", "than the released settings"]  # fmt: skip
     training = "; ".join(
-        f"{row['networks']} of {row['task']} "
-        f"{row['ours_samples_per_second'] / row['plain_samples_per_second']:.2f}×"
+        f"{row['networks']} {row['ours_samples_per_second'] / row['plain_samples_per_second']:.2f}×"
         for row in document["training"]
     )
     note = (
-        f"`act` on n states of {plan['task']}'s dimensions ({about['hardware']}, "
+        f"`act` on n states of {document['task']}'s dimensions ({about['hardware']}, "
         f"{about['threads']} threads, {about['device']}; torch {about['versions']['torch']}): "
         f"medians of {document['rounds']} rounds in which all are timed in turns, random weights, "
         "every candidate over budget unless said otherwise. Plain: the reference code's way with "
