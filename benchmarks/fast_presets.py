@@ -86,9 +86,9 @@ def milliseconds(folder: Path, variants: tuple[Variant, ...], repeats: int) -> d
     for _ in range(repeats):
         for name, agent in agents.items():
             task = agent.task
-            begin = time.perf_counter()
+            begin = time.process_time()
             agent.act(np.zeros(task.obs_dim), task.max_budget / 2, task.max_episode_steps)
-            times[name].append(time.perf_counter() - begin)
+            times[name].append(time.process_time() - begin)
     return {name: 1e3 * statistics.median(t[1:]) / intervals[name] for name, t in times.items()}
 
 
@@ -148,7 +148,7 @@ def as_markdown(document: dict[str, Any]) -> str:
         "",
         f"Made by `{about['command']}` on {about['hardware']}, torch {about['versions']['torch']}.",
         "",
-        "Time per environment step of one episode. Return: by budget (share of the maximum), and",
+        "CPU time per environment step of one episode. Return: by budget (share of the maximum), and",
         "the difference to the first line over the same start states and budgets, with its 95 %",
         "interval. Over budget: episodes, with the 95 % Wilson interval.",
     ]

@@ -57,20 +57,23 @@ def training_table(rows: list[dict[str, Any]]) -> list[str]:
 
 def as_markdown(document: dict[str, Any]) -> str:
     about = document["provenance"]
-    lines = [
-        f"# {document['task']}: time per `act`, and samples per second",
-        "",
+    made = (
         f"Made by `{about['command']}` on {about['hardware']}, {about['device']}, "
-        f"{about['threads']} threads; torch {about['versions']['torch']}. Medians of "
-        f"{document['rounds']} rounds in which everything is timed in turns; random weights; every "
-        "candidate over budget, unless said otherwise. Empty: would take too long.",
-    ]
-    reached = ", ".join(f"{name} {value:.3g}" for name, value in document["ceilings"].items())
-    lines += [
-        "", *plan_table(document), "", f"Reached in the same run: {reached}.", "",
-        "¹ For `reference`: than the plain way with the reference's settings. ² Of the released "
-        "code: two guidance passes a step, computed at every step. Floor: operations of one plan "
-        "at the highest rate that was reached, or reading the weights once.",
-        "", "## Training", "", *training_table(document["training"]),
-    ]  # fmt: skip
-    return "\n".join(lines) + "\n"
+        f"{about['threads']} thread(s); torch {about['versions']['torch']}. {document['clock']}, "
+        f"medians of {document['rounds']} rounds in which everything is timed in turns."
+    )
+    if "training" in document:
+        title, note = f"# {document['task']}: training", "Samples that all three networks saw."
+        body = training_table(document["training"])
+    else:
+        title = f"# {document['task']}: time per `act`"
+        reached = ", ".join(f"{k} {value:.3g}" for k, value in document["ceilings"].items())
+        body = plan_table(document)
+        note = (
+            "Random weights; every candidate over budget, unless said otherwise. Empty: would take "
+            f"too long. Reached in the same run: {reached}. Floor: operations of one plan at the "
+            "highest rate that was reached, or reading the weights once. ¹ For `reference`: than "
+            "the plain way with the reference's settings. ² Of the released code: two guidance "
+            "passes a step, computed at every step."
+        )
+    return "\n".join([title, "", made, "", *body, "", note]) + "\n"

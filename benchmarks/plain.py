@@ -21,6 +21,8 @@ from torch.utils.data import DataLoader, Dataset
 from safe_diffusion_agent.trebi.diffusion import Schedule
 from safe_diffusion_agent.trebi.networks import TrebiNetworks
 
+NUM_ACCUMULATED = 2  # batches per optimiser step
+
 
 class PlainPlanner:
     """Plans for one state, as the reference code does.
@@ -126,7 +128,8 @@ class PlainTraining:
         self.networks = [networks.denoiser, networks.reward, networks.cost]
         self.averages = [copy.deepcopy(network) for network in self.networks]
         self.optimizers = [torch.optim.Adam(n.parameters(), lr=2e-4) for n in self.networks]
-        self.batches = [self._cycle(dataset, config.training.batch_size) for _ in self.networks]
+        batch_size = config.training.batch_size // NUM_ACCUMULATED
+        self.batches = [self._cycle(dataset, batch_size) for _ in self.networks]
         self.device = next(networks.parameters()).device
         self.schedule = Schedule.cosine(config.model.diffusion_steps, self.device)
         self.act_dim, self.config, self.num_done = act_dim, config.training, 0
@@ -136,8 +139,8 @@ class PlainTraining:
         for network, average, optimizer, batches in zip(
             self.networks, self.averages, self.optimizers, self.batches, strict=True
         ):
-            for _ in range(self.config.accumulate):
-                loss = self._loss(network, *next(batches)) / self.config.accumulate
+            for _ in range(NUM_ACCUMULATED):
+                loss = self._loss(network, *next(batches)) / NUM_ACCUMULATED
                 loss.backward()
             optimizer.step()
             optimizer.zero_grad()

@@ -167,12 +167,12 @@ def comparison() -> str:
 
 def latency() -> str:
     """Times, of every task and machine; then what faster planners cost in quality."""
+    show = {"act": _latencies, "training": _training, "fast": _faster_planners}
     parts = []
-    for path in sorted((ROOT / "results/latency").glob("*.json")):
-        document = json.loads(path.read_text())
-        is_quality = path.name.startswith("fast-")
-        parts.append(_faster_planners(document) if is_quality else _latencies(document))
-    return "\n\n".join(sorted(parts, reverse=True))
+    for kind, function in show.items():
+        for path in sorted((ROOT / "results/latency").glob(f"{kind}-*.json")):
+            parts.append(function(json.loads(path.read_text())))
+    return "\n\n".join(parts)
 
 
 def _latencies(document: dict) -> str:
@@ -194,20 +194,27 @@ def _latencies(document: dict) -> str:
         )
     header = ["planner", *(f"ms, n = {batch}" for batch in batches), "floor, ms, n = 1",
               "faster than the plain way", "than the released settings"]  # fmt: skip
-    training = "; ".join(
-        f"{row['networks']} {row['ours_samples_per_second'] / row['plain_samples_per_second']:.2f}×"
-        for row in document["training"]
-    )
     note = (
         f"`act` on n states of {document['task']}'s dimensions ({about['hardware']}, "
         f"{about['threads']} threads, {about['device']}; torch {about['versions']['torch']}): "
-        f"medians of {document['rounds']} rounds in which all are timed in turns, random weights, "
+        f"{document['clock']}, medians of {document['rounds']} rounds in which all are timed in "
+        "turns, random weights, "
         "every candidate over budget unless said otherwise. Plain: the reference code's way with "
         "our networks, and the settings of `reference` or (for all else) `paper`. Floor: "
-        "arithmetic at the highest rate that the machine reached in the same run. Training "
-        f"samples per second against the plain way: {training}. Made by `{about['command']}`."
+        "arithmetic at the highest rate that the machine reached in the same run. Made by "
+        f"`{about['command']}`."
     )
-    return "Times.\n\n" + table(header, rows) + "\n\n" + note
+    return table(header, rows) + "\n\n" + note
+
+
+def _training(document: dict) -> str:
+    shares = ", ".join(
+        f"{row['ours_samples_per_second'] / row['plain_samples_per_second']:.2f}× with "
+        f"{row['networks']}s ({row['ours_samples_per_second']:.3g} samples/s)"
+        for row in document["training"]
+    )
+    made = f"({document['provenance']['command']})"
+    return f"Training on {document['task']}'s dimensions, against the plain way: {shares} {made}."
 
 
 def _faster_planners(document: dict) -> str:
@@ -233,7 +240,7 @@ def _faster_planners(document: dict) -> str:
         f"{document['task']}: differences to the first line over the same start states and five "
         f"budgets. Made by `{document['provenance']['command']}`."
     )
-    return "Quality.\n\n" + "\n\n".join(parts) + "\n\n" + note
+    return "\n\n".join([*parts, note])
 
 
 PARTS = (tasks, env_overhead, latency, quickstart, budget_cut, frontier, baselines, comparison)

@@ -84,7 +84,7 @@ class TrainingConfig:
 
     Attributes:
         num_steps: Optimiser steps; all three networks take one each.
-        batch_size: Trajectories per gradient.
+        batch_size: Trajectories per gradient: 64 at once for Diffuser's two accumulated halves.
         accumulate: Gradients summed per optimiser step.
         learning_rate: Of Adam.
         decay_from: Share of the training after which the learning rate falls linearly to zero;
@@ -103,8 +103,8 @@ class TrainingConfig:
     """
 
     num_steps: int = 1_000_000
-    batch_size: int = 32
-    accumulate: int = 2
+    batch_size: int = 64
+    accumulate: int = 1
     learning_rate: float = 2e-4
     decay_from: float = 1.0
     ema_decay: float = 0.995
