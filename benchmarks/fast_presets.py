@@ -148,9 +148,9 @@ def as_markdown(document: dict[str, Any]) -> str:
         "",
         f"Made by `{about['command']}` on {about['hardware']}, torch {about['versions']['torch']}.",
         "",
-        "CPU time per environment step of one episode. Return: by budget (share of the maximum), and",
-        "the difference to the first line over the same start states and budgets, with its 95 %",
-        "interval. Over budget: episodes, with the 95 % Wilson interval.",
+        "CPU time per environment step of one episode. Return: by budget (share of the maximum),",
+        "and the difference to the first line over the same start states and budgets, with its",
+        "95 % interval. Over budget: episodes, with the 95 % Wilson interval.",
     ]
     for group in document["groups"]:
         ratios = list(group["rows"][0]["mean_returns"])

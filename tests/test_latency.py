@@ -31,16 +31,9 @@ def test_the_plain_way_plans_what_the_reference_preset_plans(monkeypatch):
 
 @pytest.mark.slow
 def test_latency_is_measured(tmp_path):
-    command = [
-        sys.executable,
-        BENCHMARKS / "latency.py",
-        "--small",
-        "--rounds",
-        "1",
-        "--limit",
-        "1",
-    ]
-    subprocess.run([*command, "--out", tmp_path], check=True, capture_output=True)
+    command = [sys.executable, BENCHMARKS / "latency.py", "--small", "--rounds", "1"]
+    command += ["--limit", "1", "--out", tmp_path]
+    subprocess.run(command, check=True, capture_output=True)
     (path,) = tmp_path.glob("act-pendulum-*.json")
     document = json.loads(path.read_text())
     rows = {row["planner"]: row for row in document["rows"]}
