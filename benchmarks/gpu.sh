@@ -3,7 +3,8 @@
 # kept, and a training continues. Results go to results/gpu.
 #
 #   benchmarks/gpu.sh                      # on a GPU
-#   DEVICE=cpu STEPS=20 EPISODES=1 COLLECT=400 SETTINGS="--set base_width=16 --set num_candidates=1" benchmarks/gpu.sh
+#   DEVICE=cpu LATENCY="--small --limit 1" STEPS=20 EPISODES=1 COLLECT=400 \
+#       SETTINGS="--set base_width=16 --set num_candidates=1" benchmarks/gpu.sh
 #
 # STEPS: optimiser steps of the U-Net presets (the paper: 1000000).
 set -euo pipefail
@@ -14,6 +15,9 @@ python=${PYTHON:-.venv/bin/python}
 
 "$python" -m pytest -q -m cuda tests
 "$python" -m pytest -q tests/safe_diffusion_agent/test_agent.py --device "$device"
+
+# shellcheck disable=SC2086
+"$python" benchmarks/latency.py --device "$device" --out results/gpu ${LATENCY:-}
 
 for preset in paper reference; do
     # shellcheck disable=SC2086

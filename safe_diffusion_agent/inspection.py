@@ -118,12 +118,14 @@ def _foreseen(
 ) -> tuple[tuple[FloatArray, FloatArray], tuple[FloatArray, FloatArray]]:
     """Cost and return for each candidate and multiplier, and for the critic alone."""
     assert plan.candidates is not None
-    both = [plan.candidates.actions[0], plan.candidates.observations[0]]
+    both = [plan.candidates.actions[:1], plan.candidates.observations[:1]]
     trajectories = torch.tensor(np.concatenate(both, axis=-1), device=agent.device)
-    normalized = agent.normalizer.normalize(trajectories)
-    steps = torch.full((len(normalized),), float(remaining_steps), device=agent.device)
-    returns, costs = judge.curves(normalized, steps)
-    start = normalized[:1, 0, agent.task.act_dim :]
+    plans = agent.normalizer.normalize(trajectories)  # (1, K, H, D)
+    act_dim = agent.task.act_dim
+    start, actions = plans[:, 0, 0, act_dim:], plans[..., :act_dim]
+    steps = torch.full((plans.shape[1],), float(remaining_steps), device=agent.device)
+    piece = judge.roll_out(start, actions, steps[:1], habits=False)
+    returns, costs = judge.curves(piece, steps)
     only_returns, only_costs = judge.frontier(start, steps[:1])
     return (
         (costs.cpu().numpy(), returns.cpu().numpy()),

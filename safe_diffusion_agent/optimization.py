@@ -61,7 +61,8 @@ class _Run:
     ):
         self.module = module
         self.average = copy.deepcopy(module).requires_grad_(False)
-        self.optimizer = torch.optim.Adam(_groups(module, config.learning_rate, learning_rates))
+        groups = _groups(module, config.learning_rate, learning_rates)
+        self.optimizer = torch.optim.Adam(groups, fused=True)  # one kernel for all weights
         self.generator = generator
         self.step = 0
         self.history: list[dict[str, float]] = []

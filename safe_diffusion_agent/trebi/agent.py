@@ -28,7 +28,8 @@ from safe_diffusion_agent.trebi.plan import Candidates, Plan
 from safe_diffusion_agent.trebi.planners import GuidedPlanner
 from safe_diffusion_agent.trebi.trajectories import Normalizer
 
-MAX_TRAJECTORIES = 8192  # sampled at once; bounds the memory of planning for many states
+# Sampled at once. Bounds the memory of planning for many states; more are not faster on a CPU.
+MAX_TRAJECTORIES = 2048
 
 
 class TrebiAgent(Agent):
@@ -116,6 +117,9 @@ class TrebiAgent(Agent):
         return_candidates: bool = False,
     ) -> Plan:
         """Plans H steps ahead for every state; one state is a batch of one.
+
+        Any number of states will do: `MAX_TRAJECTORIES` candidates are sampled at a time, which
+        bounds the memory (benchmarks/latency.py has that of one).
 
         Args:
             obs: See `Agent.act`.

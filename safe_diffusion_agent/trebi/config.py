@@ -84,7 +84,7 @@ class TrainingConfig:
 
     Attributes:
         num_steps: Optimiser steps; all three networks take one each.
-        batch_size: Trajectories per gradient.
+        batch_size: Trajectories per gradient: 64 at once for Diffuser's two accumulated halves.
         accumulate: Gradients summed per optimiser step.
         learning_rate: Of Adam.
         decay_from: Share of the training after which the learning rate falls linearly to zero;
@@ -106,8 +106,8 @@ class TrainingConfig:
     """
 
     num_steps: int = 1_000_000
-    batch_size: int = 32
-    accumulate: int = 2
+    batch_size: int = 64
+    accumulate: int = 1
     learning_rate: float = 2e-4
     decay_from: float = 1.0
     ema_decay: float = 0.995
@@ -187,13 +187,15 @@ class PlannerConfig:
     """How a trained agent plans. Can be changed when an agent is loaded.
 
     Attributes:
-        num_candidates: K, trajectories sampled per state.
+        num_candidates: K, trajectories sampled per state. Frontier: may be 0 with `critic_plans`.
         guidance_scale: alpha of Eq. 16.
         penalty: n of Eq. 14 and 16.
         penalty_ramp: See `planners.budget_gradient`.
         guidance_on: See `diffusion.sample`.
         guidance_repeats: See `diffusion.sample`.
         num_unguided_steps: See `diffusion.sample`.
+        sampling_steps: Improvement: steps that undo the noise, see `Schedule.respaced`. None: T.
+        precision: Improvement: of denoising and guidance; candidates are judged in float32.
         score: Which trajectories the candidates are judged by: the `"final"` ones, or the
             `"noised"` ones before the last denoising, as in the reference code.
         cost_quantile: Improvement: the quantile that stands for the cost everywhere in the planner;
@@ -216,6 +218,8 @@ class PlannerConfig:
     guidance_on: Literal["mean", "input"] = "mean"
     guidance_repeats: int = 1
     num_unguided_steps: int = 0
+    sampling_steps: int | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
     score: Literal["final", "noised"] = "final"
     cost_quantile: float | None = None
     budget_margin: float = 0.0
@@ -226,7 +230,6 @@ class PlannerConfig:
     budget_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        check(self.num_candidates >= 1, "num_candidates should be positive", self.num_candidates)
         risk = self.risk
         check(risk is None or 0.0 < risk < 1.0, "risk should be in (0, 1)", risk)
         check(self.guidance_repeats >= 1, "guidance_repeats should be >= 1", self.guidance_repeats)
@@ -245,12 +248,17 @@ class TrebiConfig:
     planner: PlannerConfig = PlannerConfig()
 
     def __post_init__(self) -> None:
-        quantile = self.planner.cost_quantile
+        planner, model = self.planner, self.model
         check(
-            quantile is None or quantile in self.model.cost_quantiles,
-            f"cost_quantile should be None or one of {self.model.cost_quantiles}",
-            quantile,
+            planner.cost_quantile is None or planner.cost_quantile in model.cost_quantiles,
+            f"cost_quantile should be None or one of {model.cost_quantiles}",
+            planner.cost_quantile,
         )
+        least = 0 if model.judge == "frontier" and planner.critic_plans else 1
+        num_candidates, num_steps = planner.num_candidates, planner.sampling_steps
+        check(num_candidates >= least, f"num_candidates should be >= {least}", num_candidates)
+        fits = num_steps is None or 1 <= num_steps <= model.diffusion_steps
+        check(fits, f"sampling_steps should be in 1 to {model.diffusion_steps}", num_steps)
 
     def override(self, **settings: Any) -> "TrebiConfig":
         """Returns a config with some settings of any group changed.

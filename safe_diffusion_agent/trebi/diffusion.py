@@ -15,6 +15,7 @@ Nothing here knows what a trajectory means, nor what a budget is.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -26,15 +27,17 @@ Guide = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Schedule:
-    """Coefficients of the diffusion process, each `(T,)` float32.
+    """Coefficients of the diffusion process, each `(T,)`, float32 but for the first.
 
     Attributes:
+        diffusion_steps: What the networks are told at each step, int64; 0 .. T-1 unless `respaced`.
         alpha_bar: Share of signal variance that is left at each step.
         clean_weight: A_i, weight of the predicted clean trajectory in the posterior mean.
         noised_weight: B_i, weight of the noised trajectory in the posterior mean.
         variance: V_i, posterior variance; 0 at i = 0.
     """
 
+    diffusion_steps: Tensor
     alpha_bar: Tensor
     clean_weight: Tensor
     noised_weight: Tensor
@@ -48,19 +51,48 @@ class Schedule:
         signal = torch.cos((grid + s) / (1.0 + s) * math.pi / 2.0) ** 2
         betas = (1.0 - signal[1:] / signal[:-1]).clamp(0.0, 0.999)
         alpha_bar = torch.cumprod(1.0 - betas, dim=0)
+        return cls._of(torch.arange(num_steps), alpha_bar, torch.device(device))
+
+    @classmethod
+    def _of(cls, diffusion_steps: Tensor, alpha_bar: Tensor, device: torch.device) -> "Schedule":
         previous = torch.cat([torch.ones(1, dtype=torch.float64), alpha_bar[:-1]])
+        betas = 1.0 - alpha_bar / previous
         coefficients = (
             alpha_bar,
             betas * previous.sqrt() / (1.0 - alpha_bar),
             (1.0 - previous) * (1.0 - betas).sqrt() / (1.0 - alpha_bar),
             betas * (1.0 - previous) / (1.0 - alpha_bar),
         )
-        return cls(*(coefficient.to(device, torch.float32) for coefficient in coefficients))
+        tensors = (coefficient.to(device, torch.float32) for coefficient in coefficients)
+        return cls(diffusion_steps.to(device), *tensors)
+
+    def respaced(self, num_steps: int) -> "Schedule":
+        """The same forward process, undone in fewer and longer steps (Nichol & Dhariwal 2021).
+
+        The steps are spread evenly from the noisiest one down: none is spent on trajectories
+        that are almost clean ("trailing", Lin et al. 2024).
+
+        Args:
+            num_steps: At least 1, at most T.
+        """
+        if num_steps == self.num_steps:
+            return self
+        kept = self.num_steps - self.num_steps / num_steps * torch.arange(num_steps).flip(0)
+        kept = kept.round().long() - 1
+        alpha_bar = self.alpha_bar.cpu().double()[kept]
+        return self._of(self.diffusion_steps.cpu()[kept], alpha_bar, self.alpha_bar.device)
 
     @property
     def num_steps(self) -> int:
         """T."""
         return len(self.alpha_bar)
+
+    @cached_property
+    def rows(self) -> list[tuple[Tensor, int, float, float, float]]:
+        """Step, as tensor `(1,)` and as number, A_i, B_i and V_i: numbers wait for no device."""
+        numbers = (self.diffusion_steps, self.clean_weight, self.noised_weight, self.variance)
+        columns = (column.tolist() for column in numbers)
+        return list(zip(self.diffusion_steps.split(1), *columns, strict=True))
 
     def add_noise(self, clean: Tensor, diffusion_step: Tensor, noise: Tensor) -> Tensor:
         """Forward process: `clean` and `noise` `(N, H, D)` at steps `(N,)` -> `(N, H, D)`."""
@@ -101,22 +133,21 @@ def sample(
     device = generator.device
     x = condition(torch.randn(shape, generator=generator, device=device))
     noised = x
-    for i in reversed(range(schedule.num_steps)):
-        diffusion_step = torch.full((1,), i, device=device)
-        guided = guide is not None and i >= max(num_unguided_steps, 1)  # V_0 = 0
+    for diffusion_step, i, clean_weight, noised_weight, variance in reversed(schedule.rows):
+        guided = guide is not None and variance > 0.0 and i >= num_unguided_steps
         noised, shift = x, torch.zeros_like(x)
         for _ in range(guidance_repeats if guided else 0):
             assert guide is not None
             at = noised if guidance_on == "input" else noised + shift
-            step = schedule.variance[i] * guide(at, diffusion_step)
+            step = variance * guide(at, diffusion_step)
             if guidance_on == "input":
                 noised = condition(noised + step)
             else:
                 shift = shift + step
         clean = denoiser(noised, diffusion_step)
-        mean = schedule.clean_weight[i] * clean + schedule.noised_weight[i] * noised + shift
-        if i > 0:
+        mean = clean_weight * clean + noised_weight * noised + shift
+        if variance > 0.0:
             noise = torch.randn(shape, generator=generator, device=device)
-            mean = mean + schedule.variance[i].sqrt() * noise
+            mean = mean + math.sqrt(variance) * noise
         x = condition(mean)
     return x, noised

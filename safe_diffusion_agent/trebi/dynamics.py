@@ -140,6 +140,12 @@ class Piece:
         at = (torch.arange(len(num_steps), device=num_steps.device), num_steps.long() - 1)
         return self.returns[at], self.costs[at], self.survival[at], self.observations[at]
 
+    def trajectories(self, start: Tensor) -> Tensor:
+        """Trajectories `(N, n, A + O)` of pieces from the states `(B, O)`, N / B from each."""
+        first = start.repeat_interleave(len(self.actions) // len(start), 0)[:, None]
+        observations = torch.cat([first, self.observations[:, :-1]], dim=1)
+        return torch.cat([self.actions, observations], dim=-1)
+
 
 def roll_out(
     dynamics: DynamicsEnsemble,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from safe_diffusion_agent.trebi.dynamics import DynamicsEnsemble, Piece, StepPolicy, roll_out
+from safe_diffusion_agent.trebi.dynamics import DynamicsEnsemble, Piece, roll_out
 from safe_diffusion_agent.trebi.frontier_networks import MULTIPLIERS, FrontierCritic
 from safe_diffusion_agent.trebi.planners import Choice, Planner, select_candidate
 
@@ -62,7 +62,7 @@ class Judge:
     """Rates plans by rolling their actions out in the model and asking the critic for the rest.
 
     Attributes:
-        dynamics: One-step models. Their `trusted_steps` are rolled out at most.
+        dynamics: One-step models. Their `trusted_steps` count, the critic stands for the rest.
         critic: The frontier critic.
         bound: One of `BOUNDS`.
     """
@@ -71,32 +71,25 @@ class Judge:
     critic: FrontierCritic
     bound: str = "dual"
 
-    def rate(
-        self, trajectories: Tensor, budget: Tensor, steps_left: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Most return and least cost of each plan up to the end of the episode, `(N,)` each.
+    def rate(self, returns: Tensor, costs: Tensor, budget: Tensor) -> tuple[Tensor, Tensor]:
+        """Most return and least cost of plans up to the end of the episode, `(N,)` each.
 
         Args:
-            trajectories: See `curves`.
+            returns: `(N, G)`, see `curves`.
+            costs: `(N, G)`, the same.
             budget: `(N,)`, in cost units.
-            steps_left: See `curves`.
         """
-        returns, costs = self.curves(trajectories, steps_left)
-        multipliers = self.multipliers(budget) * self.critic.multiplier_unit()
+        multipliers = self.critic.multipliers * self.critic.multiplier_unit()
         return BOUNDS[self.bound](returns, costs, budget, multipliers)
 
-    def curves(self, trajectories: Tensor, steps_left: Tensor) -> tuple[Tensor, Tensor]:
+    def curves(self, piece: Piece, steps_left: Tensor) -> tuple[Tensor, Tensor]:
         """Return and cost of each plan and what may follow it, for each multiplier, `(N, G)` each.
 
         Args:
-            trajectories: `(N, H, A + O)`, normalised. Of the observations only the first counts.
-            steps_left: `(N,)`, >= 1.
+            piece: The plans, rolled out.
+            steps_left: `(N,)` before the first step, >= 1.
         """
-        act_dim = len(self.critic.action_low)
-        num_steps = min(int(self.dynamics.trusted_steps), trajectories.shape[1])
-        actions = trajectories[:, :, :act_dim]
-        actions = actions.clamp(self.critic.action_low, self.critic.action_high)
-        piece = self._roll_out(trajectories[:, 0, act_dim:], lambda _, t: actions[:, t], num_steps)
+        num_steps = min(int(self.dynamics.trusted_steps), piece.actions.shape[1])
         taken = steps_left.clamp(max=num_steps)
         plan_return, plan_cost, survival, last_obs = piece.after(taken)
         returns, costs = self.frontier(last_obs, steps_left - taken)
@@ -109,7 +102,7 @@ class Judge:
 
     def frontier(self, obs: Tensor, steps_left: Tensor) -> tuple[Tensor, Tensor]:
         """Return-to-go and cost-to-go for each multiplier, `(N, G)` each."""
-        grid = self.multipliers(obs)
+        grid = self.critic.multipliers
         returns, costs = self.critic(
             obs.repeat_interleave(len(grid), 0),
             steps_left.repeat_interleave(len(grid), 0),
@@ -117,39 +110,36 @@ class Judge:
         )
         return returns.view(len(obs), -1), costs.view(len(obs), -1)
 
-    def habits(self, obs: Tensor, steps_left: Tensor, horizon: int) -> Tensor:
-        """Plans of the critic's own behaviours, one for each multiplier.
+    def roll_out(self, obs: Tensor, plans: Tensor, steps_left: Tensor, habits: bool) -> Piece:
+        """Carries out given plans and the critic's own behaviours, all at once.
 
         Args:
-            obs: `(N, O)`, normalised.
-            steps_left: `(N,)`.
-            horizon: H.
+            obs: First observations, `(B, O)`, normalised.
+            plans: Normalised actions, `(B, K, H, A)`; K may be 0.
+            steps_left: `(B,)`, >= 1.
+            habits: Whether the critic's behaviours for the G multipliers follow the plans.
 
         Returns:
-            Trajectories `(N, G, H, A + O)`, normalised.
+            B (K + G) pieces of H steps; without habits B K.
         """
-        grid = self.multipliers(obs)
-        num = len(grid)
-        start, multipliers = obs.repeat_interleave(num, 0), grid.repeat(len(obs))
-        left = steps_left.repeat_interleave(num, 0)
-        piece = self._roll_out(
-            start, lambda o, t: self.critic.act(o, (left - t).clamp_min(1.0), multipliers), horizon
-        )
-        observations = torch.cat([start[:, None], piece.observations[:, :-1]], dim=1)
-        return torch.cat([piece.actions, observations], dim=-1).view(len(obs), num, horizon, -1)
+        critic, (num_states, num_plans, horizon, act_dim) = self.critic, plans.shape
+        plans = plans.clamp(critic.action_low, critic.action_high)
+        grid = critic.multipliers if habits else critic.multipliers[:0]
+        left, multipliers = steps_left.repeat_interleave(len(grid), 0), grid.repeat(num_states)
 
-    def multipliers(self, like: Tensor) -> Tensor:
-        """The relative multipliers, `(G,)`, on the device of `like`."""
-        return torch.tensor(MULTIPLIERS, device=like.device)
+        def policy(obs: Tensor, t: int) -> Tensor:
+            of_habits = obs.view(num_states, -1, obs.shape[1])[:, num_plans:].flatten(0, 1)
+            own = critic.act(of_habits, (left - t).clamp_min(1.0), multipliers)
+            own = own.view(num_states, len(grid), act_dim)
+            return torch.cat([plans[:, :, t], own], dim=1).flatten(0, 1)
 
-    def _roll_out(self, obs: Tensor, policy: StepPolicy, num_steps: int) -> Piece:
         return roll_out(
             self.dynamics,
-            obs,
+            obs.repeat_interleave(num_plans + len(grid), 0),
             policy,
-            num_steps,
-            discount=self.critic.discount,
-            cost_discount=self.critic.cost_discount,
+            horizon,
+            discount=critic.discount,
+            cost_discount=critic.cost_discount,
         )
 
 
@@ -174,20 +164,26 @@ class FrontierPlanner(Planner):
         self, obs: Tensor, budget: Tensor, steps: Tensor, generator: torch.Generator
     ) -> Choice:
         """See `Planner`."""
-        planner, act_dim, judge = self.config.planner, self.task.act_dim, self.judge()
+        act_dim, judge = self.task.act_dim, self.judge()
         start = self.normalizer.normalize(obs, slice(act_dim, None))
-        row_obs = obs.repeat_interleave(planner.num_candidates, 0)
-        row_steps = steps.repeat_interleave(planner.num_candidates, 0)
-        sampled = self.clip(self.draw(row_obs, row_steps, generator)[0])
-        candidates = [sampled.view(len(obs), -1, *sampled.shape[1:])]
-        if planner.critic_plans:
-            candidates.append(judge.habits(start, steps, self.config.model.horizon))
-        trajectories = torch.cat(candidates, dim=1)
+        sampled = self._sampled(obs, steps, generator)  # (B, K, H, D)
+        num_sampled = sampled.shape[1]
+        critic_plans = self.config.planner.critic_plans
+        piece = judge.roll_out(start, sampled[..., :act_dim], steps, critic_plans)
+        imagined = piece.trajectories(start).view(len(obs), -1, *sampled.shape[2:])
+        trajectories = torch.cat([sampled, imagined[:, num_sampled:]], dim=1)
         num = trajectories.shape[1]
-        rated = judge.rate(
-            trajectories.flatten(0, 1),
-            budget.repeat_interleave(num, 0),
-            steps.repeat_interleave(num, 0),
-        )
+        returns, costs = judge.curves(piece, steps.repeat_interleave(num, 0))
+        rated = judge.rate(returns, costs, budget.repeat_interleave(num, 0))
         returns, costs = (tensor.view(-1, num) for tensor in rated)
         return Choice(trajectories, returns, costs, *select_candidate(returns, costs, budget))
+
+    def _sampled(self, obs: Tensor, steps: Tensor, generator: torch.Generator) -> Tensor:
+        """Candidates of the diffusion model, `(B, K, H, D)`; K may be 0."""
+        num = self.config.planner.num_candidates
+        if num == 0:
+            dim = self.task.act_dim + self.task.obs_dim
+            return obs.new_empty(len(obs), 0, self.config.model.horizon, dim)
+        row_obs, row_steps = (tensor.repeat_interleave(num, 0) for tensor in (obs, steps))
+        final, _ = self.draw(row_obs, row_steps, generator)
+        return self.clip(final).view(len(obs), num, *final.shape[1:])

@@ -46,6 +46,7 @@ class FrontierCritic(nn.Module):
     cost_scale: Tensor
     action_low: Tensor
     action_high: Tensor
+    multipliers: Tensor  # those that are planned with, `(G,)`
 
     def __init__(
         self,
@@ -64,6 +65,7 @@ class FrontierCritic(nn.Module):
             self.register_buffer(name, torch.ones(()))
         for name in ("action_low", "action_high"):
             self.register_buffer(name, torch.zeros(act_dim))
+        self.register_buffer("multipliers", torch.tensor(MULTIPLIERS), persistent=False)
 
     def multiplier_unit(self) -> Tensor:
         """Return per cost that a relative multiplier of 1 stands for."""

@@ -50,7 +50,7 @@ class MlpDenoiser(nn.Module):
     def forward(self, x: Tensor, diffusion_step: Tensor) -> Tensor:
         """Maps `(N, H, D)` at steps `(N,)` or `(1,)` to clean trajectories `(N, H, D)`."""
         embedding = self.embedding(diffusion_step).expand(len(x), -1)
-        result: Tensor = self.network(torch.cat([x.flatten(1), embedding], dim=1))
+        result: Tensor = self.network(torch.cat([x.flatten(1), embedding], dim=1).to(x.dtype))
         return result.view_as(x)
 
 
@@ -92,5 +92,5 @@ class MlpValue(nn.Module):
         inputs = [x.flatten(1), self.embedding(diffusion_step).expand(len(x), -1)]
         if time_to_go is not None:
             inputs += [time_to_go, time_to_go**2]
-        result: Tensor = self.network(torch.cat(inputs, dim=1))
+        result: Tensor = self.network(torch.cat(inputs, dim=1).to(x.dtype))
         return result

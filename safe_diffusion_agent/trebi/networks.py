@@ -1,5 +1,8 @@
 """The networks of TREBI (Lin et al. 2023, App. D): a denoiser, and what judges its plans."""
 
+import copy
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -74,6 +77,31 @@ def _value_network(config: ModelConfig, dim: int, num_outputs: int) -> nn.Module
         num_outputs,
         config.time_to_go,
     )
+
+
+def in_precision(networks: TrebiNetworks, precision: str) -> TrebiNetworks:
+    """The same networks, or copies of denoiser and values that compute in bfloat16."""
+    if precision == "float32":
+        return networks
+    copies = copy.deepcopy(networks)
+    for name in ("denoiser", "reward", "cost"):
+        if hasattr(copies, name):
+            setattr(copies, name, _InBfloat16(getattr(copies, name)))
+    return copies
+
+
+class _InBfloat16(nn.Module):
+    """Computes in bfloat16; inputs, outputs and the embedding of the step are float32."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        embedding = copy.deepcopy(network.embedding)
+        self.network = network.to(torch.bfloat16)
+        self.network.embedding = embedding
+
+    def forward(self, x: Tensor, *step_and_time: Any) -> Tensor:
+        result: Tensor = self.network(x.to(torch.bfloat16), *step_and_time)
+        return result.float()
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from torch import Tensor
 from safe_diffusion_agent.task import Task
 from safe_diffusion_agent.trebi.config import TrebiConfig
 from safe_diffusion_agent.trebi.diffusion import Guide, Schedule, sample
-from safe_diffusion_agent.trebi.networks import TrebiNetworks
+from safe_diffusion_agent.trebi.networks import TrebiNetworks, in_precision
 from safe_diffusion_agent.trebi.trajectories import Normalizer, time_limit_mask
 
 Value = Callable[[Tensor, Tensor], Tensor]
@@ -58,7 +58,9 @@ def budget_gradient(
         if penalty_ramp:
             excess = (predicted_cost.detach() - remaining_budget) / remaining_budget
             weight = weight * excess.nan_to_num().clamp(0.0, 1.0).exp()
-        objective = (predicted_return - weight * predicted_cost).sum()
+        objective = predicted_return.sum()
+        if x.is_cuda or over_budget.any():  # half of the work, often for nothing; a GPU would wait
+            objective = objective - (weight * predicted_cost).sum()
         (gradient,) = torch.autograd.grad(objective, x)
     return guidance_scale * gradient
 
@@ -133,6 +135,9 @@ class Planner(ABC):
     ):
         self.networks, self.schedule, self.normalizer = networks, schedule, normalizer
         self.config, self.task = config, task
+        num_steps = config.planner.sampling_steps or schedule.num_steps
+        self._sampling_schedule = schedule.respaced(num_steps)
+        self._sampling_networks = in_precision(networks, config.planner.precision)
 
     @property
     def num_candidates(self) -> int:
@@ -165,8 +170,8 @@ class Planner(ABC):
         """
         planner = self.config.planner
         final, noised = sample(
-            lambda x, i: self.clip(self.networks.denoiser(x, i)),
-            self.schedule,
+            lambda x, i: self.clip(self._sampling_networks.denoiser(x, i)),
+            self._sampling_schedule,
             (len(obs), self.config.model.horizon, self.task.act_dim + self.task.obs_dim),
             self._condition(obs, steps),
             generator,
@@ -210,7 +215,7 @@ class GuidedPlanner(Planner):
         row_obs, row_budget, row_steps = (
             tensor.repeat_interleave(num, 0) for tensor in (obs, budget, steps)
         )
-        reward_value, cost_value = self.values(row_steps)
+        reward_value, cost_value = self.values(row_steps, self._sampling_networks)
 
         def guide(x: Tensor, diffusion_step: Tensor) -> Tensor:
             return budget_gradient(
@@ -225,6 +230,7 @@ class GuidedPlanner(Planner):
 
         guided = planner.guidance_scale > 0
         final, noised = self.draw(row_obs, row_steps, generator, guide if guided else None)
+        reward_value, cost_value = self.values(row_steps)
         scored = final if planner.score == "final" else noised
         clean_step = torch.zeros(1, dtype=torch.int64, device=obs.device)
         returns = reward_value(scored, clean_step).view(-1, num)
@@ -232,8 +238,14 @@ class GuidedPlanner(Planner):
         trajectories = self.clip(final).view(len(obs), num, *final.shape[1:])
         return Choice(trajectories, returns, costs, *select_candidate(returns, costs, budget))
 
-    def values(self, steps: Tensor) -> tuple[Value, Value]:
-        """Reward and cost value, `(N, H, D)` and a diffusion step to `(N,)`; one step per row."""
+    def values(self, steps: Tensor, networks: TrebiNetworks | None = None) -> tuple[Value, Value]:
+        """Reward and cost value, `(N, H, D)` and a diffusion step to `(N,)`.
+
+        Args:
+            steps: `(N,)`, steps up to the time limit.
+            networks: None: those in float32, which judge.
+        """
+        networks = networks or self.networks
         model, quantile = self.config.model, self.config.planner.cost_quantile
         time_to_go = None
         if model.time_to_go:
@@ -242,11 +254,11 @@ class GuidedPlanner(Planner):
         cost_column = 0 if quantile is None else 1 + model.cost_quantiles.index(quantile)
 
         def reward_value(x: Tensor, diffusion_step: Tensor) -> Tensor:
-            values: Tensor = self.networks.reward(x, diffusion_step, time_to_go)
+            values: Tensor = networks.reward(x, diffusion_step, time_to_go)
             return values[:, 0]
 
         def cost_value(x: Tensor, diffusion_step: Tensor) -> Tensor:
-            values: Tensor = self.networks.cost(x, diffusion_step, time_to_go)
+            values: Tensor = networks.cost(x, diffusion_step, time_to_go)
             return values[:, cost_column]
 
         return reward_value, cost_value

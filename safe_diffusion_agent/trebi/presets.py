@@ -2,7 +2,7 @@
 
 `paper` is the paper's text (Lin et al. 2023, Alg. 1, Eq. 16, App. D). `reference` is what the
 released code does, with the bugs fixed that make it fail. `quick` and `frontier` are ours, for two
-CPU cores.
+CPU cores; `fast` and `realtime` are `frontier` with planners that take less time.
 """
 
 from dataclasses import replace
@@ -68,8 +68,15 @@ FRONTIER = replace(QUICK, preset="frontier").override(
     model_steps=12_000,
 )
 
+# The same agent in less time: an agent trained as any of the three plans as the others do when
+# loaded with their settings below. What is given up: see results/latency/.
+FAST = replace(FRONTIER, preset="fast").override(sampling_steps=2, num_candidates=4)
+REALTIME = replace(FRONTIER, preset="realtime").override(
+    num_candidates=0
+)  # the critic's plans only
+
 PRESETS: dict[str, TrebiConfig] = {
-    config.preset: config for config in (PAPER, REFERENCE, QUICK, FRONTIER)
+    config.preset: config for config in (PAPER, REFERENCE, QUICK, FRONTIER, FAST, REALTIME)
 }
 
 # Settings that differ by task: preset -> task -> settings.

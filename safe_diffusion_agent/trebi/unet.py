@@ -138,7 +138,7 @@ class TemporalUNet(nn.Module):
 
         H must be divisible by 2^(levels - 1).
         """
-        embedding = self.embedding(diffusion_step)
+        embedding = self.embedding(diffusion_step).to(x.dtype)
         x = self.down[0](x.transpose(1, 2), embedding)  # (N, width, H)
         skips = []
         for halve, level in zip(self.downsamples, self.down[1:], strict=True):
@@ -202,7 +202,7 @@ class TrajectoryEncoder(nn.Module):
         self, x: Tensor, diffusion_step: Tensor, time_to_go: Tensor | None = None
     ) -> Tensor:
         """Maps `(N, H, D)` at steps `(N,)` or `(1,)`, time `(N, 1)`, to `(N, num_outputs)`."""
-        embedding = self.embedding(diffusion_step, time_to_go)
+        embedding = self.embedding(diffusion_step, time_to_go).to(x.dtype)
         x = x.transpose(1, 2)  # (N, D, H)
         for block, halve in zip(self.blocks, self.downsamples, strict=True):
             x = halve(block(x, embedding))

@@ -181,3 +181,48 @@ def test_guided_samples_of_a_gaussian_have_the_closed_forms_mean_and_variance(gu
     expected = mean + scale * slope * std**2
     assert float(guided.mean()) == pytest.approx(expected, abs=4 * standard_error + discretisation)
     assert float(guided.std()) == pytest.approx(std, abs=0.02)
+
+
+@pytest.mark.parametrize("num_kept", [1, 3, 10])
+def test_respaced_steps_are_diffusers_trailing_ones(num_kept):
+    """Fewer steps: the same intermediate trajectories, with the same network and noise."""
+    schedule, shape = Schedule.cosine(10).respaced(num_kept), (5, 8, 4)
+    scheduler = DDPMScheduler(
+        num_train_timesteps=10, beta_schedule="squaredcos_cap_v2", prediction_type="sample",
+        variance_type="fixed_small", clip_sample=False, timestep_spacing="trailing",
+    )  # fmt: skip
+    scheduler.set_timesteps(num_kept)
+    assert schedule.diffusion_steps.flip(0).tolist() == scheduler.timesteps.tolist()
+    result, _ = sample(
+        nonlinear_denoiser, schedule, shape, no_condition, torch.Generator().manual_seed(0)
+    )
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(shape, generator=generator)
+    for t in scheduler.timesteps:
+        clean = nonlinear_denoiser(x, t.reshape(1))
+        previous = scheduler.previous_timestep(t)
+        before = scheduler.alphas_cumprod[previous] if previous >= 0 else torch.ones(())
+        here = scheduler.alphas_cumprod[t]
+        # The posterior q(x_s | x_t, x_0) of two steps of one forward process, written out.
+        signal, share = (here / before).sqrt(), (1 - before) / (1 - here)
+        mean = before.sqrt() * (1 - signal**2) / (1 - here) * clean + signal * share * x
+        noise = torch.randn(shape, generator=generator) if previous >= 0 else torch.zeros(shape)
+        x = mean + (share * (1 - signal**2)).sqrt() * noise
+    assert (result - x).abs().max() < 1e-4
+
+
+def test_few_steps_keep_a_gaussians_mean_and_variance():
+    """Ancestral steps with the exact denoiser of a narrow Gaussian: nothing is lost by haste."""
+    mean, std, num = 0.7, 0.05, 20_000
+    schedule = Schedule.cosine(400)
+    few, _ = sample(
+        gaussian_denoiser(mean, std**2, schedule), schedule.respaced(8), (num, 1, 1),
+        no_condition, torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    assert float(few.mean()) == pytest.approx(mean, abs=4 * std / num**0.5 + 1e-3)
+    assert float(few.std()) < std
+
+
+def test_a_respaced_schedule_of_all_steps_is_the_schedule():
+    schedule = Schedule.cosine(20)
+    assert schedule.respaced(20) is schedule

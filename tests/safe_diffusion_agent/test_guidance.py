@@ -115,3 +115,23 @@ def test_selection_is_for_each_state_on_its_own():
     index, feasible = select_candidate(returns, costs, torch.tensor([10.0, 3.0, 1.0]))
     assert index.tolist() == [1, 0, 0]
     assert feasible.tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize(("budget", "num_passes"), [(math.inf, 0), (-1.0, 1)])
+def test_cost_has_no_backward_pass_where_nobody_is_over_budget(budget, num_passes):
+    passes = []
+
+    def recorded_cost(x):
+        cost = cost_value(x)
+        cost.register_hook(passes.append)
+        return cost
+
+    x, budgets = torch.randn(4, 3, 2), torch.full((4,), budget)
+    gradient = budget_gradient(
+        x, budgets, reward_value, recorded_cost, guidance_scale=0.1, penalty=5.0
+    )
+    expected = budget_gradient(
+        x, budgets, reward_value, cost_value, guidance_scale=0.1, penalty=5.0
+    )
+    torch.testing.assert_close(gradient, expected)
+    assert len(passes) == num_passes

@@ -1,0 +1,154 @@
+"""How long one `act` takes, and how many samples a second are trained on, next to the plain way.
+
+    python benchmarks/latency.py                       # HalfCheetah's and Pendulum's dimensions
+    python benchmarks/latency.py --rounds 9 --parts act --device cuda
+    python benchmarks/latency.py --small --out /tmp    # tiny networks: does it run?
+
+Everything is timed in turns in one run, with random weights; medians. Beside it stand the plain way
+(plain.py: how the reference code plans and trains) and the floor: floating point operations and
+bytes of weights, divided by what convolutions, matrix products and copies reach in the same run.
+Writes results/latency/PART-TASK-HARDWARE.json and .md.
+"""
+
+import argparse
+import itertools
+import json
+import re
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from latency_planners import SMALL, TASKS, Case, cases, ceilings, floor_milliseconds
+from latency_report import as_markdown
+from latency_training import training_cases
+from rich.progress import Progress
+
+from safe_diffusion_agent.provenance import provenance
+from safe_diffusion_agent.task import Task
+
+RESULTS = Path(__file__).parent.parent / "results" / "latency"
+BATCHES = (1, 16, 256)
+
+
+@dataclass(frozen=True)
+class Stopwatch:
+    """Times calls on a device: CPU time of a single thread, which other processes do not disturb,
+    or else wall time."""
+
+    device: torch.device
+    progress: Progress
+
+    @property
+    def clock(self) -> str:
+        alone = self.device.type == "cpu" and torch.get_num_threads() == 1
+        return "CPU time" if alone else "wall time"
+
+    def seconds(self, call: Callable[[], Any]) -> float:
+        now = time.process_time if self.clock == "CPU time" else time.perf_counter
+        begin = now()
+        call()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return now() - begin
+
+    def in_turns(
+        self, calls: dict[str, Callable[[], Any]], rounds: int, description: str
+    ) -> dict[str, float]:
+        """Median seconds of each call, one after the other; the first round is not counted."""
+        seconds: dict[str, list[float]] = {name: [] for name in calls}
+        for _ in self.progress.track(range(rounds + 1), description=description):
+            for name, call in calls.items():
+                seconds[name].append(self.seconds(call))
+        return {name: statistics.median(times[1:]) for name, times in seconds.items()}
+
+
+def batches_of(case: Case, limit: float, watch: Stopwatch) -> list[int]:
+    """Batch sizes that take at most about `limit` seconds, by the time of the smallest."""
+    case.act(1)
+    alone = watch.seconds(lambda: case.act(1))
+    others = [] if case.one_at_a_time else BATCHES[1:]
+    return [1, *(batch for batch in others if alone * batch / 2 <= limit)]
+
+
+def measure_acts(task: Task, rounds: int, watch: Stopwatch, options: Any) -> dict[str, Any]:
+    """Every planner at every batch size, and the ceilings, in turns."""
+    all_cases, of_machine = cases(task, watch.device, options.small), ceilings(watch.device)
+    batches = {case.name: batches_of(case, options.limit, watch) for case in all_cases}
+    calls: dict[str, Callable[[], Any]] = {
+        f"{case.name}|{batch}": partial(case.act, batch)
+        for case in all_cases
+        for batch in batches[case.name]
+    }
+    calls |= {name: ceiling.call for name, ceiling in of_machine.items()}
+    seconds = watch.in_turns(calls, rounds, "act")
+    reached = {name: ceiling.amount / seconds[name] for name, ceiling in of_machine.items()}
+    rows = [
+        {
+            "planner": case.name,
+            "compared_with": case.compared_with,
+            "milliseconds": {b: 1e3 * seconds[f"{case.name}|{b}"] for b in batches[case.name]},
+            "gigaflop": case.gigaflop(),
+            "floor_milliseconds": floor_milliseconds(case, reached),
+            "guidance_megabytes_per_trajectory": case.guidance_bytes() / 1e6,
+            "weights_megabytes": case.weight_bytes() / 1e6,
+        }
+        for case in all_cases
+    ]
+    return {"rows": rows, "ceilings": reached}
+
+
+def measure_training(task: Task, rounds: int, watch: Stopwatch, options: Any) -> dict[str, Any]:
+    """Samples per second: ours and the plain way, in turns."""
+    rows = []
+    for case in training_cases(task, watch.device, options.small):
+        calls = {"plain": case.plain, "ours": case.ours}
+        seconds = watch.in_turns(calls, rounds, f"train {case.networks}")
+        rates = {f"{name}_samples_per_second": case.num_samples / t for name, t in seconds.items()}
+        rows.append({"networks": case.networks, **rates})
+    return {"training": rows}
+
+
+PARTS = {"act": measure_acts, "training": measure_training}
+
+
+def hardware_name(about: dict[str, Any], device: str) -> str:
+    name = torch.cuda.get_device_name() if device.startswith("cuda") else about["hardware"]
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
+    parser.add_argument("--limit", type=float, default=10.0, help="seconds that one act may take")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--small", action="store_true", help=f"for a test: {SMALL}")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    about = provenance() | {"threads": torch.get_num_threads(), "device": options.device}
+    options.out.mkdir(parents=True, exist_ok=True)
+    with Progress() as progress:
+        watch = Stopwatch(torch.device(options.device), progress)
+        for part, task in itertools.product(options.parts, options.tasks):
+            document = {
+                "task": task,
+                **PARTS[part](TASKS[task], options.rounds, watch, options),
+                "rounds": options.rounds,
+                "clock": watch.clock,
+                "provenance": about,
+            }
+            path = options.out / f"{part}-{task.lower()}-{hardware_name(about, options.device)}"
+            path.with_suffix(".json").write_text(json.dumps(document, indent=2) + "\n")
+            path.with_suffix(".md").write_text(as_markdown(document))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""The tables of benchmarks/latency.py as Markdown."""
+
+from typing import Any
+
+
+def table(header: list[str], rows: list[list[str]]) -> list[str]:
+    lines = [header, ["---"] * len(header), *rows]
+    return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+def plan_table(plan: dict[str, Any]) -> list[str]:
+    """Milliseconds per batch size, times faster than the plain way, and the floor."""
+    plain = {row["planner"]: row["milliseconds"] for row in plan["rows"]}
+    reference = next(iter(plain.values()))
+    batches = list(plan["rows"][-1]["milliseconds"])
+    rows = []
+    for row in plan["rows"]:
+        times = row["milliseconds"]
+        first = batches[0]
+        same = plain.get(row["compared_with"])
+        guidance = row["guidance_megabytes_per_trajectory"]
+        rows.append(
+            [
+                row["planner"],
+                *(f"{times[batch]:.3g}" if batch in times else "" for batch in batches),
+                f"{same[first] / times[first]:.3g}×" if same else "",
+                f"{reference[first] / times[first]:.3g}×" if same else "",
+                f"{row['gigaflop']:.3g}",
+                f"{row['floor_milliseconds']:.3g}",
+                f"{row['weights_megabytes']:.3g}",
+                f"{guidance:.2g}" if guidance else "",
+            ]
+        )
+    header = [
+        "planner", *(f"ms, {batch} state{'s' if int(batch) > 1 else ''}" for batch in batches),
+        "faster than the plain way, paper's settings¹", "reference's²", "GFLOP", "floor, ms",
+        "weights, MB", "kept for a gradient, MB per trajectory",
+    ]  # fmt: skip
+    return table(header, rows)
+
+
+def training_table(rows: list[dict[str, Any]]) -> list[str]:
+    header = ["networks", "plain, samples/s", "ours, samples/s", "faster"]
+    return table(
+        header,
+        [
+            [
+                row["networks"],
+                f"{row['plain_samples_per_second']:.4g}",
+                f"{row['ours_samples_per_second']:.4g}",
+                f"{row['ours_samples_per_second'] / row['plain_samples_per_second']:.2f}×",
+            ]
+            for row in rows
+        ],
+    )
+
+
+def as_markdown(document: dict[str, Any]) -> str:
+    about = document["provenance"]
+    made = (
+        f"Made by `{about['command']}` on {about['hardware']}, {about['device']}, "
+        f"{about['threads']} thread(s); torch {about['versions']['torch']}. {document['clock']}, "
+        f"medians of {document['rounds']} rounds in which everything is timed in turns."
+    )
+    if "training" in document:
+        title, note = f"# {document['task']}: training", "Samples that all three networks saw."
+        body = training_table(document["training"])
+    else:
+        title = f"# {document['task']}: time per `act`"
+        reached = ", ".join(f"{k} {value:.3g}" for k, value in document["ceilings"].items())
+        body = plan_table(document)
+        note = (
+            "Random weights; every candidate over budget, unless said otherwise. Empty: would take "
+            f"too long. Reached in the same run: {reached}. Floor: operations of one plan at the "
+            "highest rate that was reached, or reading the weights once. ¹ For `reference`: than "
+            "the plain way with the reference's settings. ² Of the released code: two guidance "
+            "passes a step, computed at every step."
+        )
+    return "\n".join([title, "", made, "", *body, "", note]) + "\n"

@@ -1,0 +1,58 @@
+"""The benchmarks of latency: the plain way is right, and the programs run."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+BENCHMARKS = ROOT / "benchmarks"
+
+
+def test_the_plain_way_plans_what_the_reference_preset_plans(monkeypatch):
+    """Two implementations, the same weights and noise, the same action."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from latency_planners import TASKS, cases
+
+    plain, ours, *_ = cases(TASKS["HalfCheetah"], torch.device("cpu"), small=True)
+    assert ours.compared_with == plain.name
+    obs = np.linspace(-1, 1, 17).astype(np.float32)
+    for budget in (-1e9, 0.0, 1e9):
+        with torch.random.fork_rng():
+            torch.manual_seed(7)
+            expected = plain.plain.act(obs[None], budget)
+        action = ours.agent.act(obs, budget, generator=torch.Generator().manual_seed(7))
+        np.testing.assert_allclose(action, expected, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_latency_is_measured(tmp_path):
+    command = [sys.executable, BENCHMARKS / "latency.py", "--small", "--rounds", "1"]
+    command += ["--limit", "1", "--out", tmp_path]
+    subprocess.run(command, check=True, capture_output=True)
+    (path,) = tmp_path.glob("act-pendulum-*.json")
+    document = json.loads(path.read_text())
+    rows = {row["planner"]: row for row in document["rows"]}
+    assert rows["`paper`"]["milliseconds"]["1"] > rows["`realtime`"]["milliseconds"]["1"] > 0
+    assert all(row["milliseconds"]["1"] > row["floor_milliseconds"] > 0 for row in rows.values())
+    assert rows["`paper`"]["gigaflop"] > rows["`paper`, nobody over budget"]["gigaflop"]
+    (training,) = tmp_path.glob("training-halfcheetah-*.json")
+    networks = {row["networks"] for row in json.loads(training.read_text())["training"]}
+    assert networks == {"U-Net", "MLP"}
+    assert "GFLOP" in path.with_suffix(".md").read_text()
+
+
+@pytest.mark.slow
+def test_faster_planners_are_compared(tmp_path):
+    folder = ROOT / "safe_diffusion_agent" / "pretrained" / "pendulum"
+    command = [sys.executable, BENCHMARKS / "fast_presets.py", folder, "--episodes", "1"]
+    command += ["--repeats", "2", "--out", tmp_path, "--runs", tmp_path / "runs"]
+    subprocess.run(command, check=True, capture_output=True)
+    document = json.loads((tmp_path / "fast-pendulum.json").read_text())
+    rows = document["groups"][0]["rows"]
+    assert rows[0]["return_difference"] == 0.0 and rows[0]["num_episodes"] == 5
+    assert any(row["variant"].startswith("realtime") for row in rows)
