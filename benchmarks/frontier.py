@@ -66,7 +66,11 @@ VARIANTS = (
     Variant("frontier, one multiplier", planner={"bound": "single"}, ablation=True),
     Variant("frontier, without the critic's plans", planner={"critic_plans": False}, ablation=True),
     Variant("frontier, one diffusion sample", planner={"num_candidates": 1}, ablation=True),
-    Variant("frontier, one model step", training={"model_tolerance": 1e-9}, ablation=True),
+    Variant(
+        "frontier, one model step",
+        training={"model_tolerance": 1e-9, "min_branch_steps": 1},
+        ablation=True,
+    ),
     Variant("frontier, no imagined branches", training={"branch_share": 0.0}, ablation=True),
 )
 

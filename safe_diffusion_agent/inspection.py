@@ -154,5 +154,10 @@ def facts(agent: TrebiAgent) -> dict[str, str]:
             if values
         )
         lines["model errors"] = f"{shares} (share of the variance, held-out episodes)"
-        lines["model rollouts"] = f"{trusted} of {settings.model.horizon} steps are trusted"
+        source = (
+            "branches, too" if settings.frontier.imagines(trusted) else "recorded episodes alone"
+        )
+        lines["model rollouts"] = (
+            f"{trusted} of {settings.model.horizon} steps are trusted; critic from {source}"
+        )
     return lines

@@ -9,7 +9,8 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from safe_diffusion_agent.errors import UnknownNameError
-from safe_diffusion_agent.settings import check, check_positive, check_shares, from_json, override
+from safe_diffusion_agent.settings import check, from_json, override
+from safe_diffusion_agent.trebi.frontier_config import FrontierConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,60 +127,6 @@ class TrainingConfig:
         for name in ("decay_from", "clean_share", "ema_decay", "calibration_share"):
             value = getattr(self, name)
             check(0.0 <= value <= 1.0, f"{name} should be in [0, 1]", value)
-
-
-@dataclass(frozen=True, kw_only=True)
-class FrontierConfig:
-    """How the one-step models and the frontier critic are trained, see `frontier_fit`.
-
-    Attributes:
-        model_steps: Optimiser steps of the one-step models.
-        model_batch_size: Transitions per member and gradient.
-        model_learning_rate: Of Adam; falls linearly to zero.
-        held_out_share: Share of the episodes that the models do not see, on which they are judged.
-        model_tolerance: Plans are rolled out for as many steps as the models explain all but this
-            share of the variance on the held-out episodes; the critic stands for the rest.
-        critic_steps: Optimiser steps of the critic.
-        critic_batch_size: States per gradient, half of them real and half imagined.
-        critic_learning_rate: Of Adam; constant for one half, then falls linearly to zero.
-        target_rate: How far the target network moves towards the critic in a step.
-        real_steps: Longest real piece.
-        real_expectile: Expectile for real pieces.
-        branch_expectile: Expectile for the best of a state's branches.
-        branch_share: Share of imagined branches in a batch.
-        num_branches: States that branches are imagined from at a time.
-        num_diffusion_branches: Branches per state that the diffusion model proposes.
-        branch_interval: Steps after which new branches are imagined.
-        calibration_episodes: Imagined episodes for the margin of `PlannerConfig.risk`; 0 leaves the
-            agent without calibration.
-    """
-
-    model_steps: int = 4_000
-    model_batch_size: int = 256
-    model_learning_rate: float = 2e-3
-    held_out_share: float = 0.2
-    model_tolerance: float = 0.1
-    critic_steps: int = 20_000
-    critic_batch_size: int = 512
-    critic_learning_rate: float = 1e-3
-    target_rate: float = 0.005
-    real_steps: int = 8
-    real_expectile: float = 0.9
-    branch_expectile: float = 0.6
-    branch_share: float = 0.5
-    num_branches: int = 10_000
-    num_diffusion_branches: int = 2
-    branch_interval: int = 2_500
-    calibration_episodes: int = 60
-
-    def __post_init__(self) -> None:
-        check_shares(
-            self,
-            ("held_out_share", "target_rate", "real_expectile", "branch_expectile", "branch_share"),
-        )
-        positive = {field.name for field in fields(self)}
-        positive -= {"branch_share", "num_diffusion_branches", "calibration_episodes"}
-        check_positive(self, sorted(positive))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from safe_diffusion_agent.trebi.branches import Brancher, Branches
-from safe_diffusion_agent.trebi.config import FrontierConfig
 from safe_diffusion_agent.trebi.diffusion import Denoiser, Schedule, sample
 from safe_diffusion_agent.trebi.dynamics import DynamicsEnsemble
+from safe_diffusion_agent.trebi.frontier_config import FrontierConfig
 from safe_diffusion_agent.trebi.frontier_networks import FrontierCritic, random_multipliers
 from safe_diffusion_agent.trebi.pieces import Backup, Pieces
 
@@ -73,11 +73,11 @@ class CriticLoss:
 
     Args:
         pieces: The data.
-        imagination: Makes the branches.
+        imagination: Makes the branches. None: the critic learns from the data alone.
         config: Settings.
     """
 
-    def __init__(self, pieces: Pieces, imagination: Imagination, config: FrontierConfig):
+    def __init__(self, pieces: Pieces, imagination: Imagination | None, config: FrontierConfig):
         self.pieces, self.imagination, self.config = pieces, imagination, config
         self._branches: Branches | None = None
 
@@ -86,21 +86,23 @@ class CriticLoss:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of one batch, real pieces first and then imagined branches."""
         assert isinstance(training, CriticTraining)
-        if self._branches is None or training.steps % self.config.branch_interval == 0:
-            self._branches = self._imagine(training.critic, generator)
-        critic, num = training.critic, self.config.critic_batch_size
-        num_imagined = round(self.config.branch_share * num)
+        critic, num, num_imagined = training.critic, self.config.critic_batch_size, 0
+        if self.imagination is not None:
+            if self._branches is None or training.steps % self.config.branch_interval == 0:
+                self._branches = self._imagine(self.imagination, critic, generator)
+            num_imagined = round(self.config.branch_share * num)
         num_real = num - num_imagined
         steps_left = torch.randint(
             1, critic.max_steps + 1, (num,), generator=generator, device=generator.device
         ).to(torch.float32)
         multipliers = random_multipliers(num, generator)
         with torch.no_grad():
-            real = self._real(num_real, steps_left[:num_real], generator)
-            best = self._imagined(
-                training, steps_left[num_real:], multipliers[num_real:], generator
-            )
-            backup = Backup(*(torch.cat(both) for both in zip(vars(real).values(), best)))
+            backup = self._real(num_real, steps_left[:num_real], generator)
+            if num_imagined:
+                best = self._imagined(
+                    training, steps_left[num_real:], multipliers[num_real:], generator
+                )
+                backup = Backup(*(torch.cat(both) for both in zip(vars(backup).values(), best)))
             returns, costs = targets(training.target, backup, steps_left, multipliers)
         expectiles = torch.cat(
             [
@@ -131,8 +133,9 @@ class CriticLoss:
         training.steps += 1
 
     @torch.no_grad()
-    def _imagine(self, critic: FrontierCritic, generator: torch.Generator) -> Branches:
-        imagination = self.imagination
+    def _imagine(
+        self, imagination: Imagination, critic: FrontierCritic, generator: torch.Generator
+    ) -> Branches:
         brancher = Brancher(imagination.dynamics, critic, imagination.num_steps, generator)
         chosen = torch.randint(
             len(self.pieces), (self.config.num_branches,), generator=generator,

@@ -164,14 +164,7 @@ def _fit_critic(
     planner: FrontierPlanner, pieces: Pieces, stages: Stages, before: int
 ) -> list[dict[str, float]]:
     config, networks = planner.config.frontier, planner.networks
-    imagination = Imagination(
-        dynamics=networks.dynamics,
-        denoiser=lambda x, i: planner.clip(networks.denoiser(x, i)),
-        schedule=planner.schedule,
-        horizon=planner.config.model.horizon,
-        num_steps=int(networks.dynamics.trusted_steps),
-    )
-    loss = CriticLoss(pieces, imagination, config)
+    loss = CriticLoss(pieces, _imagination(planner), config)
     trained, history = optimize(
         CriticTraining(networks.critic.requires_grad_(True)),
         loss,
@@ -189,34 +182,58 @@ def _fit_critic(
     return history
 
 
+def _imagination(planner: FrontierPlanner) -> Imagination | None:
+    networks = planner.networks
+    num_steps = int(networks.dynamics.trusted_steps)
+    if not planner.config.frontier.imagines(num_steps):
+        return None
+    return Imagination(
+        dynamics=networks.dynamics,
+        denoiser=lambda x, i: planner.clip(networks.denoiser(x, i)),
+        schedule=planner.schedule,
+        horizon=planner.config.model.horizon,
+        num_steps=num_steps,
+    )
+
+
 def _calibrate(
     planner: FrontierPlanner, pieces: Pieces, episodes: Episodes, stages: Stages, before: int
 ) -> Calibration | None:
-    num, act_dim = planner.config.frontier.calibration_episodes, planner.task.act_dim
-    if num == 0:
+    config, dynamics = planner.config.frontier, planner.networks.dynamics
+    if config.calibration_episodes == 0:
         return None
-    generator = torch.Generator(pieces.obs.device).manual_seed(stages.seed)
+    held_out = torch.nonzero(_held_out(planner, pieces))[:, 0]
+    underestimate = underestimated_costs(dynamics, pieces, held_out).cpu()
+    if config.min_branch_steps > dynamics.trusted_steps:  # imagined episodes would say nothing
+        return Calibration(underestimate)
+    overspend = _overspend(planner, pieces, episodes, stages, before)
+    return Calibration(underestimate, overspend.cpu())
+
+
+def _overspend(
+    planner: FrontierPlanner, pieces: Pieces, episodes: Episodes, stages: Stages, before: int
+) -> Tensor:
+    num, act_dim = planner.config.frontier.calibration_episodes, planner.task.act_dim
+    device = pieces.obs.device
+    generator = torch.Generator(device).manual_seed(stages.seed)
     starts = torch.tensor(np.cumsum(episodes.lengths) - episodes.lengths)
-    chosen = starts[torch.arange(num) * len(starts) // num]
+    chosen = starts[torch.arange(num) * len(starts) // num].to(device)
 
     def policy(obs: Tensor, remaining: Tensor, left: Tensor) -> Tensor:
         observations = planner.normalizer.unnormalize(obs, slice(act_dim, None))
         choice = planner(observations, remaining, left, generator)
-        rows = torch.arange(len(obs), device=obs.device)
+        rows = torch.arange(len(obs), device=device)
         return choice.trajectories[rows, choice.chosen, 0, :act_dim]
 
-    overspend = imagined_overspend(
+    return imagined_overspend(
         policy,
         planner.networks.dynamics,
-        pieces.obs[chosen.to(pieces.obs.device)],
-        spread_budgets(num, planner.task.max_budget).to(pieces.obs.device),
+        pieces.obs[chosen],
+        spread_budgets(num, planner.task.max_budget).to(device),
         _imagined_steps(planner.task),
         planner.networks.critic.cost_discount,
         stages.progress_after(before),
     )
-    held_out = torch.nonzero(_held_out(planner, pieces))[:, 0]
-    underestimate = underestimated_costs(planner.networks.dynamics, pieces, held_out)
-    return Calibration(underestimate.cpu(), overspend.cpu())
 
 
 def _imagined_steps(task: Task) -> int:

@@ -102,9 +102,21 @@ def underestimated_costs(dynamics: DynamicsEnsemble, pieces: Pieces, rows: Tenso
 
 
 def trusted_steps(shares: dict[str, list[float]], tolerance: float) -> int:
-    """For how many steps every unexplained share stays within the tolerance; at least 1."""
-    worst = [max(of_step) for of_step in zip(*shares.values(), strict=True)]
-    return max(1, next((i for i, share in enumerate(worst) if share > tolerance), len(worst)))
+    """For how many steps rollouts are good enough; at least 1.
+
+    That is as long as the unexplained share of the observation stays within the tolerance, and that
+    of return and cost within it or within what one step leaves unexplained: a cost of 0 or 1 is not
+    predicted well at its border, but no worse for being summed up over more steps.
+
+    Args:
+        shares: See `unexplained_shares`.
+        tolerance: A share.
+    """
+    limits = {name: max([tolerance, *values[:1]]) for name, values in shares.items()}
+    limits["observation"] = tolerance
+    steps = zip(*([share <= limits[name] for share in of] for name, of in shares.items()))
+    good = [all(of_step) for of_step in steps]
+    return max(1, good.index(False) if False in good else len(good))
 
 
 def _replay(

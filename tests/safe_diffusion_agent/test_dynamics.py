@@ -124,3 +124,6 @@ def test_trusted_steps_end_before_the_first_share_over_the_tolerance():
     assert trusted_steps(shares, 0.5) == 4
     assert trusted_steps(shares, 0.001) == 1
     assert trusted_steps({"observation": [], "cost": []}, 0.1) == 1
+    binary_cost = {"observation": [0.0, 0.0, 0.2], "cost": [0.15, 0.14, 0.13]}
+    assert trusted_steps(binary_cost, 0.1) == 2, "summed up, it is predicted no worse"
+    assert trusted_steps(binary_cost | {"cost": [0.15, 0.16, 0.1]}, 0.1) == 1

@@ -10,6 +10,7 @@ from scipy.optimize import linprog
 
 from safe_diffusion_agent import TrebiAgent
 from safe_diffusion_agent.data import load_episodes
+from safe_diffusion_agent.inspection import facts
 from safe_diffusion_agent.minari_writer import write_dataset
 from safe_diffusion_agent.recorder import EpisodeRecorder
 from safe_diffusion_agent.trebi.branches import Brancher
@@ -18,7 +19,6 @@ from safe_diffusion_agent.trebi.calibration import (
     imagined_overspend,
     spread_budgets,
 )
-from safe_diffusion_agent.trebi.config import FrontierConfig
 from safe_diffusion_agent.trebi.critic_fit import (
     CriticLoss,
     CriticTraining,
@@ -29,6 +29,7 @@ from safe_diffusion_agent.trebi.diffusion import Schedule
 from safe_diffusion_agent.trebi.dynamics import DynamicsEnsemble, Transition
 from safe_diffusion_agent.trebi.fit import fit
 from safe_diffusion_agent.trebi.frontier import best_single_return, most_return
+from safe_diffusion_agent.trebi.frontier_config import FrontierConfig
 from safe_diffusion_agent.trebi.frontier_networks import (
     MULTIPLIERS,
     FrontierCritic,
@@ -43,6 +44,7 @@ QUICKLY = {
     "num_steps": 30, "batch_size": 32, "model_steps": 40, "critic_steps": 30,
     "critic_batch_size": 32, "num_branches": 60, "branch_interval": 10,
     "calibration_episodes": 20, "horizon": 8, "num_candidates": 4, "risk": 0.1,
+    "min_branch_steps": 1,
 }  # fmt: skip
 
 
@@ -236,6 +238,16 @@ def test_risk_sets_the_margin(frontier_agent, tmp_path):
     np.testing.assert_array_equal(
         again.act(HANGING, 10.0, 100), TrebiAgent.load(tmp_path).act(HANGING, 10.0, 100)
     )
+
+
+def test_models_that_are_not_trusted_imagine_nothing(tiny_episodes, monkeypatch):
+    monkeypatch.setattr(Brancher, "branch", pytest.fail)
+    poor = QUICKLY | {"model_tolerance": 1e-9, "min_branch_steps": 2, "critic_steps": 3}
+    agent = fit(tiny_episodes, preset_config("frontier", **poor), seed=0)[0]
+    assert int(agent.networks.dynamics.trusted_steps) == 1
+    assert agent.calibration.overspend is None and len(agent.calibration.underestimate) > 100
+    assert "recorded episodes alone" in facts(agent)["model rollouts"]
+    assert agent.act(HANGING, 10.0, 100).shape == (1,)
 
 
 def test_too_small_a_risk_is_refused_before_the_training(tiny_episodes):
