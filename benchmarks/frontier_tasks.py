@@ -31,8 +31,10 @@ from safe_diffusion_agent.provenance import provenance
 ROOT = Path(__file__).parent.parent
 RUNS, RESULTS = ROOT / "runs" / "frontier-tasks", ROOT / "results" / "frontier"
 UNDISCOUNTED = "frontier, undiscounted return"  # as it is where the costs are not discounted
+NO_MARGIN = "frontier, no margin"  # the agent of the first line, with risk=None
 METHODS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "frontier": ("trebi", "frontier", {}),
+    NO_MARGIN: ("trebi", "frontier", {}),
     UNDISCOUNTED: ("trebi", "frontier", {"discount": 1.0}),
     "caps": ("caps", "quick", {}),
     "quick": ("trebi", "quick", {}),
@@ -46,13 +48,16 @@ def run_job(job: Job) -> dict[str, Any]:
     torch.set_num_threads(1)
     name, dataset_id, num_episodes = job
     method, preset, settings = METHODS[name]
-    folder = RUNS / dataset_id.removeprefix("safe-envs/").replace("/", "-") / name.split()[-1]
+    planner = {"risk": None} if name == NO_MARGIN else {}
+    parent = RUNS / dataset_id.removeprefix("safe-envs/").replace("/", "-")
+    folder = parent / ("frontier" if planner else name.split()[-1])
     training_seconds = timed_train(
         dataset_id, folder, method=method, preset=preset, device="cpu", settings=settings
     )
-    agent = load_agent(folder, device="cpu")
+    agent = load_agent(folder, device="cpu", **planner)
     config = EvaluationConfig(num_episodes=num_episodes, seed=START_SEED)
-    evaluated = pipeline.evaluate(agent, folder / f"evaluation-{num_episodes}", config=config)
+    results = f"evaluation-{num_episodes}" + "-no-margin" * bool(planner)
+    evaluated = pipeline.evaluate(agent, folder / results, config=config)
     return {
         "name": name,
         "method": method,
@@ -157,13 +162,14 @@ def main() -> None:
     options = parser.parse_args()
     dataset_id = default_dataset_id(options.env_id, options.quality)
     episodes = load_episodes(dataset_id)
-    jobs = [
-        (name, dataset_id, options.episodes)
-        for name in METHODS
-        if name != UNDISCOUNTED or episodes.cost_discount < 1.0
-    ]
+    names = [name for name in METHODS if name != UNDISCOUNTED or episodes.cost_discount < 1.0]
+    jobs = {name: (name, dataset_id, options.episodes) for name in names}
+    without_margin = jobs.pop(NO_MARGIN)  # takes the agent that another job trains
     with ProcessPoolExecutor(options.workers) as pool:
-        results = list(track(pool.map(run_job, jobs), options.env_id, total=len(jobs)))
+        done = track(pool.map(run_job, jobs.values()), options.env_id, total=len(jobs))
+        by_name = dict(zip(jobs, done, strict=True))
+        by_name[NO_MARGIN] = pool.submit(run_job, without_margin).result()
+    results = [by_name[name] for name in names]
     ratios = np.array([row["ratio"] for row in results[0]["budgets"]])
     within = episodes.discounted_costs[:, None] <= ratios * episodes.max_budget
     document = {

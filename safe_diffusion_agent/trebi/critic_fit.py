@@ -87,10 +87,12 @@ class CriticLoss:
         """Loss of one batch, real pieces first and then imagined branches."""
         assert isinstance(training, CriticTraining)
         critic, num, num_imagined = training.critic, self.config.critic_batch_size, 0
+        real_expectile = self.config.alone_expectile
         if self.imagination is not None:
             if self._branches is None or training.steps % self.config.branch_interval == 0:
                 self._branches = self._imagine(self.imagination, critic, generator)
             num_imagined = round(self.config.branch_share * num)
+            real_expectile = self.config.real_expectile
         num_real = num - num_imagined
         steps_left = torch.randint(
             1, critic.max_steps + 1, (num,), generator=generator, device=generator.device
@@ -106,7 +108,7 @@ class CriticLoss:
             returns, costs = targets(training.target, backup, steps_left, multipliers)
         expectiles = torch.cat(
             [
-                returns.new_full((num_real,), self.config.real_expectile),
+                returns.new_full((num_real,), real_expectile),
                 returns.new_full((num_imagined,), self.config.branch_expectile),
             ]
         )

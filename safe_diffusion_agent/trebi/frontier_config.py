@@ -21,7 +21,8 @@ class FrontierConfig:
         critic_learning_rate: Of Adam; constant for one half, then falls linearly to zero.
         target_rate: How far the target network moves towards the critic in a step.
         real_steps: Longest real piece.
-        real_expectile: Expectile for real pieces.
+        real_expectile: Expectile for real pieces, beside branches.
+        alone_expectile: The same where there are no branches to correct what is too hopeful.
         branch_expectile: Expectile for the best of a state's branches.
         branch_share: Share of imagined branches in a batch.
         min_branch_steps: Models that are trusted for fewer steps imagine nothing: the critic learns
@@ -44,6 +45,7 @@ class FrontierConfig:
     target_rate: float = 0.005
     real_steps: int = 8
     real_expectile: float = 0.9
+    alone_expectile: float = 0.6
     branch_expectile: float = 0.6
     branch_share: float = 0.5
     min_branch_steps: int = 8
@@ -55,7 +57,14 @@ class FrontierConfig:
     def __post_init__(self) -> None:
         check_shares(
             self,
-            ("held_out_share", "target_rate", "real_expectile", "branch_expectile", "branch_share"),
+            (
+                "held_out_share",
+                "target_rate",
+                "real_expectile",
+                "alone_expectile",
+                "branch_expectile",
+                "branch_share",
+            ),
         )
         positive = {field.name for field in fields(self)}
         positive -= {"branch_share", "num_diffusion_branches", "calibration_episodes"}
