@@ -211,6 +211,13 @@ def _group(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
 
 
-def _difference(stored: Mapping[str, Any], given: Mapping[str, Any]) -> str:
-    changed = [key for key in {*stored, *given} if stored.get(key) != given.get(key)]
-    return "; ".join(f"{key} is {stored.get(key)}, not {given.get(key)}" for key in sorted(changed))
+def _difference(stored: Mapping[str, Any], given: Mapping[str, Any], where: str = "") -> str:
+    """What differs, by name, in documents of documents."""
+    parts = []
+    for name in sorted({*stored, *given}):
+        old, new = stored.get(name), given.get(name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            parts.append(_difference(old, new, f"{where}{name}."))
+        elif old != new:
+            parts.append(f"{where}{name} is {old!r}, not {new!r}")
+    return ", ".join(part for part in parts if part)
