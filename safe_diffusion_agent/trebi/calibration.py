@@ -6,9 +6,10 @@ The scores of an agent with `judge="frontier"` are of two kinds:
     each with one member of the ensemble as the world, and with budgets spread over the range;
     how much held-out windows of the data cost beyond what the models predicted.
 
-Where the models are too poor for imagined episodes (`min_branch_steps`), there is only the second
-kind; and so there is with `judge="values"`: the cost up to the end of the episode, beyond what the
-cost value predicted. The margin for a risk r is the sum of their split-conformal quantiles
+Where the models are too poor for whole episodes (`min_branch_steps`), they are cut, and the critic
+has its word for the rest, against what it said at the start. With `judge="values"` there is only
+the second kind: the cost up to the end of the episode, beyond what the cost value predicted. The
+margin for a risk r is the sum of their split-conformal quantiles
 (Vovk et al. 2005), each at an equal share of r.
 
 What is guaranteed: of the imagined episodes and one more like them, at most that share exceed their
@@ -38,7 +39,8 @@ class Calibration:
 
     Attributes:
         underestimate: `(m,)`, cost less predicted cost of held-out windows.
-        overspend: `(n,)`, cost less budget of imagined episodes; None with `judge="values"`.
+        overspend: `(n,)`, cost less budget of imagined episodes, or of pieces of them (see
+            `frontier_fit.broken_promises`); None with `judge="values"`.
     """
 
     underestimate: Tensor

@@ -25,8 +25,8 @@ class FrontierConfig:
         alone_expectile: The same where there are no branches to correct what is too hopeful.
         branch_expectile: Expectile for the best of a state's branches.
         branch_share: Share of imagined branches in a batch.
-        min_branch_steps: Models that are trusted for fewer steps imagine nothing: the critic learns
-            from the recorded episodes alone, and the margin is that of held-out windows alone.
+        min_branch_steps: Models that are trusted for fewer steps imagine no branches, and no whole
+            episodes: the critic learns from the recorded ones alone.
         num_branches: States that branches are imagined from at a time.
         num_diffusion_branches: Branches per state that the diffusion model proposes.
         branch_interval: Steps after which new branches are imagined.

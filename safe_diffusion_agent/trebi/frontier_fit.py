@@ -3,6 +3,7 @@
 Three stages that follow the denoiser's training. Each saves beside it, and can be continued.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from safe_diffusion_agent.trebi.calibration import (
 )
 from safe_diffusion_agent.trebi.config import TrebiConfig
 from safe_diffusion_agent.trebi.critic_fit import CriticLoss, CriticTraining, Imagination
-from safe_diffusion_agent.trebi.frontier import FrontierPlanner
+from safe_diffusion_agent.trebi.frontier import FrontierPlanner, Judge
 from safe_diffusion_agent.trebi.frontier_networks import FrontierCritic
 from safe_diffusion_agent.trebi.held_out import is_held_out
 from safe_diffusion_agent.trebi.model_fit import (
@@ -34,6 +35,7 @@ from safe_diffusion_agent.trebi.model_fit import (
 from safe_diffusion_agent.trebi.pieces import Pieces
 from safe_diffusion_agent.trebi.windows import values_to_go
 
+MAX_PROMISES = 2_000  # states
 MAX_IMAGINED_STEPS = 400  # of a calibration episode; longer rollouts say little
 
 
@@ -204,10 +206,40 @@ def _calibrate(
         return None
     held_out = torch.nonzero(_held_out(planner, pieces))[:, 0]
     underestimate = underestimated_costs(dynamics, pieces, held_out).cpu()
-    if config.min_branch_steps > dynamics.trusted_steps:  # imagined episodes would say nothing
-        return Calibration(underestimate)
-    overspend = _overspend(planner, pieces, episodes, stages, before)
+    if config.min_branch_steps > dynamics.trusted_steps:  # whole episodes would say nothing
+        overspend = broken_promises(planner.judge(), pieces, held_out)
+    else:
+        overspend = _overspend(planner, pieces, episodes, stages, before)
     return Calibration(underestimate, overspend.cpu())
+
+
+@torch.no_grad()
+def broken_promises(judge: Judge, pieces: Pieces, rows: Tensor) -> Tensor:
+    """Cost of imagined pieces, and of the rest by the critic, beyond what it said at their start.
+
+    They are the cheapest that the critic's behaviours do for as many steps as the models are
+    trusted: what an agent would have to do that has just as much budget left as the critic asks
+    for.
+
+    Args:
+        judge: Its models and its critic.
+        pieces: The data.
+        rows: Indices of transitions to start from; at most `MAX_PROMISES` of them do.
+
+    Returns:
+        `(m,)`, in cost units.
+    """
+    rows = rows[:: math.ceil(len(rows) / MAX_PROMISES)]
+    obs, steps_left = pieces.obs[rows], pieces.steps_left(rows).to(torch.float32)
+    num_steps, act_dim = int(judge.dynamics.trusted_steps), pieces.actions.shape[1]
+    nothing_given = obs.new_empty(len(obs), 0, num_steps, act_dim)
+    piece = judge.roll_out(obs, nothing_given, steps_left, habits=True)
+    num = len(piece.costs) // len(obs)
+    budget = torch.zeros(len(piece.costs), device=obs.device)
+    returns, costs = judge.curves(piece, steps_left.repeat_interleave(num, 0))
+    _, least = judge.rate(returns, costs, budget)
+    _, promised = judge.rate(*judge.frontier(obs, steps_left), budget[: len(obs)])
+    return least.view(-1, num).min(dim=1).values - promised
 
 
 def _overspend(

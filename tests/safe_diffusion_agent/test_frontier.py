@@ -245,7 +245,7 @@ def test_models_that_are_not_trusted_imagine_nothing(tiny_episodes, monkeypatch)
     poor = QUICKLY | {"model_tolerance": 1e-9, "min_branch_steps": 2, "critic_steps": 3}
     agent = fit(tiny_episodes, preset_config("frontier", **poor), seed=0)[0]
     assert int(agent.networks.dynamics.trusted_steps) == 1
-    assert agent.calibration.overspend is None and len(agent.calibration.underestimate) > 100
+    assert min(map(len, vars(agent.calibration).values())) > 100
     assert "recorded episodes alone" in facts(agent)["model rollouts"]
     assert agent.act(HANGING, 10.0, 100).shape == (1,)
 
