@@ -1,7 +1,7 @@
 """Fewer steps, same quality? Latency, return and violations of trained agents that plan faster.
 
     python benchmarks/fast_presets.py runs/frontier/trebi-frontier-data0-seed0 \\
-        runs/frontier/trebi-quick-data0-seed0 [--episodes 30] [--name pendulum]
+        runs/frontier/trebi-quick-data0-seed0 [--episodes 30] [--only fast,realtime]
 
 An agent that is judged by the frontier is tried with one list of planner settings, any other one
 with another; nothing is trained. All variants of an agent meet the same start states, so that
@@ -173,7 +173,7 @@ def as_markdown(document: dict[str, Any]) -> str:
 
 
 def measure(
-    folders: list[Path], num_episodes: int, repeats: int, runs: Path
+    folders: list[Path], num_episodes: int, repeats: int, runs: Path, only: list[str]
 ) -> list[dict[str, Any]]:
     groups = []
     by_variants: dict[tuple[str, ...], list[Path]] = {}
@@ -182,7 +182,9 @@ def measure(
         by_variants.setdefault(names, []).append(folder)
     with Progress() as progress:
         for members in by_variants.values():
-            variants = variants_of(members[0])
+            first, *others = variants_of(members[0])
+            chosen = [v for v in others if not only or any(v.name.startswith(o) for o in only)]
+            variants = (first, *chosen)
             times = [milliseconds(folder, variants, repeats) for folder in members]
             episodes = {
                 variant.name: [
@@ -205,12 +207,14 @@ def main() -> None:
     parser.add_argument("agents", nargs="+", type=Path, help="folders of trained TREBI agents")
     parser.add_argument("--episodes", type=int, default=30, help="per budget, agent and variant")
     parser.add_argument("--repeats", type=int, default=30, help="timed plans per variant")
+    parser.add_argument("--only", default="", help="beginnings of variants' names; commas between")
     parser.add_argument("--name", default="pendulum")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--runs", type=Path, default=RUNS, help="where evaluations are kept")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    groups = measure(options.agents, options.episodes, options.repeats, options.runs)
+    only = [name for name in options.only.split(",") if name]
+    groups = measure(options.agents, options.episodes, options.repeats, options.runs, only)
     document = {
         "task": load(options.agents[0], Variant("")).task.env_id,
         "groups": groups,

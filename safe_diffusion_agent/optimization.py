@@ -17,6 +17,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from safe_diffusion_agent.checkpoint import load_checkpoint, save_checkpoint
 from safe_diffusion_agent.errors import CheckpointError
+from safe_diffusion_agent.settings import difference
 
 Loss = Callable[[nn.Module, torch.Generator], tuple[Tensor, dict[str, Tensor]]]
 AfterStep = Callable[[nn.Module], None]
@@ -81,7 +82,7 @@ class _Run:
         if document["identity"] != identity:
             raise CheckpointError(
                 f"{path} belongs to another training "
-                f"({_difference(document['identity'], identity)}). "
+                f"({difference(document['identity'], identity)}). "
                 "Choose another folder, or delete the file to start again."
             )
         self.module.load_state_dict(_group(tensors, "module/"))
@@ -209,15 +210,3 @@ def _check_finite(means: dict[str, float], step: int) -> None:
 
 def _group(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
-
-
-def _difference(stored: Mapping[str, Any], given: Mapping[str, Any], where: str = "") -> str:
-    """What differs, by name, in documents of documents."""
-    parts = []
-    for name in sorted({*stored, *given}):
-        old, new = stored.get(name), given.get(name)
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            parts.append(_difference(old, new, f"{where}{name}."))
-        elif old != new:
-            parts.append(f"{where}{name} is {old!r}, not {new!r}")
-    return ", ".join(part for part in parts if part)

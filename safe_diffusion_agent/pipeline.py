@@ -31,6 +31,7 @@ from safe_diffusion_agent.methods import load_agent, method_of
 from safe_diffusion_agent.minari_writer import update_metadata
 from safe_diffusion_agent.optimum import best_returns
 from safe_diffusion_agent.provenance import provenance
+from safe_diffusion_agent.settings import difference
 from safe_diffusion_agent.task import Task
 
 Progress = Callable[..., None]
@@ -83,15 +84,12 @@ def train(
     config = chosen.config(preset, episodes.env_id, **(settings or {}))
     if (folder / FILE_NAME).exists():
         agent = load_agent(folder, device=device)
-        same = (agent.method, agent.config, agent.task, agent.about["seed"]) == (
-            (method, config, Task.of(episodes), seed)
-        )
-        if not same:
+        holds = _identity(agent.method, agent.config, agent.task, agent.about["seed"])
+        wanted = _identity(method, config, Task.of(episodes), seed)
+        if holds != wanted:
             raise CheckpointError(
-                f"{folder} holds an agent of other settings, data or seed (method "
-                f"{agent.method!r}, preset {agent.config.preset!r}, dataset "
-                f"{agent.task.dataset_id!r}, seed {agent.about['seed']}). Choose another folder, "
-                "or delete it."
+                f"{folder} holds another agent ({difference(holds, wanted)}). Choose another "
+                "folder, or delete it."
             )
     else:
         state_path = folder / "training.safetensors"
@@ -103,6 +101,10 @@ def train(
     for file in folder.glob("training*.safetensors"):
         file.unlink()
     return agent
+
+
+def _identity(method: str, config: Any, task: Task, seed: int) -> dict[str, Any]:
+    return {"method": method, "config": asdict(config), "task": asdict(task), "seed": seed}
 
 
 def _write_losses(history: list[dict[str, float]], folder: Path) -> None:

@@ -95,3 +95,15 @@ def from_json(config_class: type[Config], document: Mapping[str, Any]) -> Config
             is_tuple = getattr(hint, "__origin__", None) is tuple
             values[name] = tuple(value) if is_tuple else value
     return config_class(**values)
+
+
+def difference(stored: Mapping[str, Any], given: Mapping[str, Any], where: str = "") -> str:
+    """What differs in documents of documents, in words, by the names of the values."""
+    parts = []
+    for name in sorted({*stored, *given}):
+        old, new = stored.get(name), given.get(name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            parts.append(difference(old, new, f"{where}{name}."))
+        elif old != new:
+            parts.append(f"{where}{name} is {old!r}, not {new!r}")
+    return ", ".join(part for part in parts if part)

@@ -4,6 +4,7 @@ from dataclasses import asdict, fields
 import pytest
 
 from safe_diffusion_agent.errors import UnknownNameError
+from safe_diffusion_agent.settings import difference
 from safe_diffusion_agent.trebi.config import GROUPS, SETTINGS, config_from_json
 from safe_diffusion_agent.trebi.presets import PRESETS, preset_config
 
@@ -61,3 +62,9 @@ def test_unknown_names_suggest_the_nearest():
 def test_values_out_of_range_are_refused(setting):
     with pytest.raises(ValueError, match="should be"):
         preset_config("paper", **setting)
+
+
+def test_what_differs_is_named_and_nothing_else():
+    stored = {"seed": 0, "config": {"preset": "quick", "planner": {"risk": None, "clip": True}}}
+    given = {"seed": 0, "config": {"preset": "quick", "planner": {"risk": 0.1, "clip": True}}}
+    assert difference(stored, given) == "config.planner.risk is None, not 0.1"

@@ -10,7 +10,7 @@ import torch
 
 from safe_diffusion_agent.checkpoint import load_checkpoint
 from safe_diffusion_agent.errors import CheckpointError
-from safe_diffusion_agent.optimization import OptimizationConfig, _difference, optimize
+from safe_diffusion_agent.optimization import OptimizationConfig, optimize
 
 CONFIG = OptimizationConfig(
     num_steps=300,
@@ -174,9 +174,3 @@ def test_sigkill_and_resume(tiny_dataset, tmp_path):
     weights = [load_checkpoint(tmp_path / name / "agent.safetensors", "trebi")[0]
                for name in ("killed", "whole")]  # fmt: skip
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])
-
-
-def test_what_differs_is_named_and_nothing_else():
-    stored = {"seed": 0, "config": {"preset": "quick", "planner": {"risk": None, "clip": True}}}
-    given = {"seed": 0, "config": {"preset": "quick", "planner": {"risk": 0.1, "clip": True}}}
-    assert _difference(stored, given) == "config.planner.risk is None, not 0.1"

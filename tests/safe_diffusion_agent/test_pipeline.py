@@ -48,7 +48,7 @@ def test_train_keeps_a_finished_agent_and_refuses_another(tiny_dataset, tmp_path
     before = (tmp_path / "agent.safetensors").read_bytes()
     pipeline.train(tiny_dataset, tmp_path, settings=TOY, progress=pytest.fail)
     assert (tmp_path / "agent.safetensors").read_bytes() == before
-    with pytest.raises(CheckpointError, match="holds an agent of other settings"):
+    with pytest.raises(CheckpointError, match=r"holds another agent \(seed is 0, not 1\)"):
         pipeline.train(tiny_dataset, tmp_path, settings=TOY, seed=1)
 
 
