@@ -30,12 +30,12 @@ from safe_diffusion_agent.provenance import provenance
 
 ROOT = Path(__file__).parent.parent
 RUNS, RESULTS = ROOT / "runs" / "frontier-tasks", ROOT / "results" / "frontier"
-UNDISCOUNTED = "frontier, undiscounted return"  # as it is where the costs are not discounted
+DISCOUNTED = "frontier, discounted return"  # as the costs are, where they are
 NO_MARGIN = "frontier, no margin"  # the agent of the first line, with risk=None
 METHODS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "frontier": ("trebi", "frontier", {}),
     NO_MARGIN: ("trebi", "frontier", {}),
-    UNDISCOUNTED: ("trebi", "frontier", {"discount": 1.0}),
+    DISCOUNTED: ("trebi", "frontier", {"discount": None}),
     "caps": ("caps", "quick", {}),
     "quick": ("trebi", "quick", {}),
     "the paper's planner, small networks": ("trebi", "quick", PAPER),
@@ -162,7 +162,7 @@ def main() -> None:
     options = parser.parse_args()
     dataset_id = default_dataset_id(options.env_id, options.quality)
     episodes = load_episodes(dataset_id)
-    names = [name for name in METHODS if name != UNDISCOUNTED or episodes.cost_discount < 1.0]
+    names = [name for name in METHODS if name != DISCOUNTED or episodes.cost_discount < 1.0]
     jobs = {name: (name, dataset_id, options.episodes) for name in names}
     without_margin = jobs.pop(NO_MARGIN)  # takes the agent that another job trains
     with ProcessPoolExecutor(options.workers) as pool:

@@ -52,8 +52,10 @@ QUICK = replace(PAPER, preset="quick").override(
 
 # Judges plans by what can still be reached, and not by what the data's behaviour went on to do.
 # Gives up: guidance; the budget enters where candidates are judged. Gains: see results/frontier/.
+# It plans for the return that is reported, which is not discounted, also where costs are.
 FRONTIER = replace(QUICK, preset="frontier").override(
     judge="frontier",
+    discount=1.0,
     horizon=16,
     num_steps=5_700,
     guidance_scale=0.0,

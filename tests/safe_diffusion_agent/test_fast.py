@@ -37,7 +37,7 @@ def test_bfloat16_moves_candidates_by_far_less_than_the_noise_does(unet_folder, 
     )
     spread = exact.candidates.actions.std()
     error = rounded.candidates.actions - exact.candidates.actions
-    assert 0 < np.sqrt((error**2).mean()) < 0.05 * spread
+    assert 0 < np.sqrt((error**2).mean()) < 0.1 * spread
     assert abs(error.mean()) < 0.01 * spread
 
 
