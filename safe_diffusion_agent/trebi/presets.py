@@ -96,8 +96,11 @@ TASK_OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
             "budget_scale": 0.336,
         }
     },
-    # One joint needs no more.
-    "frontier": {"safe/Pendulum-v0": {"model_width": 96, "model_steps": 4_000}},
+    # One joint needs no larger models.
+    **{
+        preset: {"safe/Pendulum-v0": {"model_width": 96, "model_steps": 4_000}}
+        for preset in ("frontier", "fast", "realtime")
+    },
 }
 
 
