@@ -10,6 +10,7 @@ row per agent and budget; benchmarks/frontier_report.py makes tables and picture
 import argparse
 import csv
 import json
+import shutil
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -104,7 +105,7 @@ def timed_train(dataset_id: str, folder: Path, **options: Any) -> float | None:
     return float(file.read_text()) if file.exists() else None
 
 
-def train_job(job: Job) -> None:
+def train_job(job: Job, subfolder: str = "") -> None:
     torch.set_num_threads(1)
     variant = job.variant
     settings = variant.training
@@ -112,13 +113,22 @@ def train_job(job: Job) -> None:
         settings = settings | variant.planner
     timed_train(
         dataset_of(job.data_seed),
-        variant.agent_folder(job.data_seed, job.train_seed),
+        variant.agent_folder(job.data_seed, job.train_seed) / subfolder,
         method=variant.method,
         preset=variant.preset,
         seed=job.train_seed,
         device="cpu",
         settings=settings,
     )
+
+
+def time_job(job: Job) -> None:
+    """Trains once more where it is not known how long that takes, and keeps only the time."""
+    folder = job.variant.agent_folder(job.data_seed, job.train_seed)
+    if not (folder / "training_seconds").exists():
+        train_job(job, "again")
+        (folder / "again" / "training_seconds").rename(folder / "training_seconds")
+        shutil.rmtree(folder / "again")
 
 
 def evaluate_job(job: Job) -> dict[str, Any]:
@@ -219,6 +229,9 @@ def main() -> None:
     parser.add_argument("--data-seeds", default="0,1")
     parser.add_argument("--train-seeds", default="0,1")
     parser.add_argument("--without", default="", help="variants to leave out; semicolons between")
+    parser.add_argument(
+        "--times", action="store_true", help="only find out how long trainings take"
+    )
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     data_seeds, train_seeds = (
@@ -230,6 +243,12 @@ def main() -> None:
     jobs = jobs_of(names, data_seeds, train_seeds)
     trainings = {job.variant.agent_folder(job.data_seed, job.train_seed): job for job in jobs}
     with ProcessPoolExecutor(options.workers) as pool:
+        if options.times:
+            unknown = [
+                job for job in trainings.values() if (job.data_seed, job.train_seed) == (0, 0)
+            ]
+            list(track(pool.map(time_job, unknown), "times", total=len(unknown)))
+            return
         for description, call, items in (
             ("collect", collect_job, data_seeds),
             ("train", train_job, list(trainings.values())),

@@ -11,12 +11,16 @@ import json
 from pathlib import Path
 
 import numpy as np
+import torch
+from frontier import VARIANTS
+from frontier_tasks import milliseconds_per_act
 from matplotlib.figure import Figure
 
 from safe_diffusion_agent import TrebiAgent
 from safe_diffusion_agent.decision_figure import draw_decision
 from safe_diffusion_agent.figures import BLUE, COLORS, write_figure
 from safe_diffusion_agent.inspection import decision_at
+from safe_diffusion_agent.methods import load_agent
 from safe_diffusion_agent.optimum import best_returns, share_of_optimum
 from safe_diffusion_agent.statistics import wilson_interval
 
@@ -53,6 +57,18 @@ def summary(rows: list[dict], name: str) -> list[str]:
     num, total = (sum(row[key] for row in mine) for key in ("num_over_budget", "num_episodes"))
     worst = max(row["max_normalized_cost"] for row in mine)
     return [*cells, over_budget(num, total), f"{worst:.2f}"]
+
+
+def costs_of(name: str) -> list[str]:
+    """Minutes of training and milliseconds per `act`, CPU time on one thread, where known."""
+    variant = next(variant for variant in VARIANTS if variant.name == name)
+    folder = variant.agent_folder(data_seed=0, train_seed=0)
+    if not folder.exists():
+        return ["", ""]
+    file = folder / "training_seconds"
+    minutes = f"{float(file.read_text()) / 60:.1f}" if file.exists() else ""
+    agent = load_agent(folder, device="cpu", **variant.planner)
+    return [minutes, f"{milliseconds_per_act(agent):.1f}"]
 
 
 def per_agent(rows: list[dict], name: str) -> list[list[str]]:
@@ -116,12 +132,14 @@ def draw(rows: list[dict], names: list[str], path: Path) -> None:
 
 
 def main() -> None:
+    torch.set_num_threads(1)
     rows = read_rows()
     document = json.loads((RESULTS / "pendulum.json").read_text())
     names = list(dict.fromkeys(row["variant"] for row in rows))
     full = [name for name in names if not name.startswith("frontier, ")]
     about = document["provenance"]
-    header = ["", *(f"{ratio:g}" for ratio in RATIOS), "over budget", "largest cost / budget"]
+    header = ["", *(f"{ratio:g}" for ratio in RATIOS), "over budget", "largest cost / budget",
+              "training, min", "ms per act"]  # fmt: skip
     trainings = len({(r["data_seed"], r["train_seed"]) for r in rows if r["variant"] == full[0]})
     text = [
         "# The frontier preset on SafePendulum",
@@ -134,9 +152,10 @@ def main() -> None:
         "nothing was tuned on, 60 episodes per budget and training for `frontier` and `caps` (two",
         f"data sets with two training seeds each: {trainings} trainings), 20 for the others (one",
         "seed). Over budget: of all episodes of all budgets, with the 95 % Wilson interval (which",
-        "takes the episodes of one training for independent).",
+        "takes the episodes of one training for independent). Training and `act` for one state:",
+        "CPU time on one thread, of the first training.",
         "",
-        *table(header, [[name, *summary(rows, name)] for name in full]),
+        *table(header, [[name, *summary(rows, name), *costs_of(name)] for name in full]),
         "",
         "![Return against budget, with the optimum](pendulum.png)",
         "",
@@ -154,7 +173,7 @@ def main() -> None:
         "20 episodes per budget, one data set, one training seed: small runs. Compare with the",
         "first line of the table above.",
         "",
-        *table(header, [[n, *summary(rows, n)] for n in names if n not in full]),
+        *table(header, [[n, *summary(rows, n), *costs_of(n)] for n in names if n not in full]),
         "",
         "- *no margin*: without what the calibration holds back.",
         "- *one multiplier*: the best single behaviour that fits, instead of the dual bound.",
