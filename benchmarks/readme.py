@@ -150,26 +150,34 @@ def _over_budgets(budgets: list[dict]) -> str:
 
 
 def trust() -> str:
-    document = json.loads((ROOT / "results/trust/pendulum.json").read_text())
-    rows, forecasts = [], []
-    for agent in document["agents"]:
-        keep = agent["forecasts"]["of"]["keep_probability"]
-        forecasts.append(
-            f"`{agent['preset']}` {keep['auroc']:.3f} ({agent['forecasts']['num_kept']} of "
-            f"{agent['forecasts']['num_states']} kept)"
-        )
-        free = by_risk(agent["risk"])[None]["mean_return"]
-        for risk, row in by_risk(agent["risk"]).items():
-            name = "none" if risk is None else f"{risk:g}"
-            rows.append([f"`{agent['preset']}`", name, share(row), f"{row['mean_return']:.1f}",
-                         f"{free - row['mean_return']:.2f}"])  # fmt: skip
-    header = ["preset", "requested risk", "over budget (95 % interval)", "return", "return lost"]
+    """One line per task, preset and risk; only risks that all tasks were measured at."""
+    rows, commands = [], []
+    for path in sorted((ROOT / "results/trust").glob("*.json")):
+        document = json.loads(path.read_text())
+        commands.append(f"`python benchmarks/{document['provenance']['command']}`")
+        for agent in document["agents"]:
+            pooled = by_risk(agent["risk"])
+            keep = agent["forecasts"]["of"]["keep_probability"] if "forecasts" in agent else None
+            for risk in (None, 0.05, 0.2):
+                row = pooled[risk]
+                rows.append(
+                    [
+                        f"[`{document['task']}`](results/trust/{path.stem}.md)",
+                        f"`{agent['preset']}`",
+                        "none" if risk is None else f"{risk:g}",
+                        share(row),
+                        f"{row['mean_return']:.1f}",
+                        f"{pooled[None]['mean_return'] - row['mean_return']:.2f}",
+                        f"{keep['auroc']:.3f}" if keep and risk is None else "",
+                    ]
+                )
+    header = ["task", "preset", "requested risk", "over budget (95 % interval)", "return",
+              "return lost", "AUROC"]  # fmt: skip
     note = (
-        "Budgets from a tenth of the maximum to all of it on SafePendulum, one training each: a "
-        "small run. Does `keep_probability` tell from the middle of an episode whether a small "
-        f"new budget will be kept? AUROC: {'; '.join(forecasts)}. Forecasts of the behavior, "
-        "moving budgets and shifted worlds: [results/trust](results/trust/pendulum.md). Made by "
-        f"`python benchmarks/{document['provenance']['command']}`."
+        "Budgets from a tenth of the maximum to all of it, one training each: small runs. AUROC: "
+        "does `keep_probability` tell from the middle of an episode whether a small new budget "
+        "will be kept? More risks, forecasts of the behavior, moving budgets and shifted worlds "
+        f"are behind the links. Made by {'; '.join(commands)}."
     )
     return table(header, rows) + "\n\n" + note
 
