@@ -2,7 +2,7 @@
 
     python benchmarks/contact_sheet.py
 
-The behaviours are open-loop gaits and simple controllers, chosen for the picture. Writes
+The behaviors are open-loop gaits and simple controllers, chosen for the picture. Writes
 results/envs/contact_sheet.png.
 """
 

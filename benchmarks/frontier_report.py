@@ -176,7 +176,7 @@ def main() -> None:
         *table(header, [[n, *summary(rows, n), *costs_of(n)] for n in names if n not in full]),
         "",
         "- *no margin*: without what the calibration holds back.",
-        "- *one multiplier*: the best single behaviour that fits, instead of the dual bound.",
+        "- *one multiplier*: the best single behavior that fits, instead of the dual bound.",
         "- *without the critic's plans*: samples of the diffusion model alone. Without any",
         "  memory such a planner counts at every step on a plan that it does not find again.",
         "- *one model step*: the critic stands for all that follows the first step, in plans and",

@@ -101,7 +101,7 @@ def _draw_reference_returns(
     behavior_policy: Mapping[str, Any] | None,
     optimum: npt.NDArray[np.float64] | None,
 ) -> None:
-    """The behaviour policy's return as a line, and the optimum as a mark for each budget."""
+    """The behavior policy's return as a line, and the optimum as a mark for each budget."""
     if behavior_policy is not None:
         mean_return = behavior_policy["mean_return"]
         axes.axhline(mean_return, color=GRAY, linestyle="--", linewidth=1.2)

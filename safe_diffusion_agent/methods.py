@@ -120,7 +120,7 @@ _METHODS = (
     _baseline(
         behavior_cloning,
         behavior_cloning.CloningAgent,
-        summary="behaviour cloning",
+        summary="behavior cloning",
         budgets="none",
         constrained=False,
     ),

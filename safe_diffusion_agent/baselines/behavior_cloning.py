@@ -1,4 +1,4 @@
-"""Behaviour cloning: the most likely action of the data. It looks at neither reward nor budget."""
+"""Behavior cloning: the most likely action of the data. It looks at neither reward nor budget."""
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Unpack
@@ -17,7 +17,7 @@ from safe_diffusion_agent.task import Task
 
 @dataclass(frozen=True, kw_only=True)
 class CloningConfig:
-    """Settings of behaviour cloning.
+    """Settings of behavior cloning.
 
     Attributes:
         preset: Name of the preset that it comes from.
@@ -39,7 +39,7 @@ PRESETS = {
 
 
 class CloningAgent(BaselineAgent):
-    """Behaviour cloning with a Gaussian policy; acts by its mean."""
+    """Behavior cloning with a Gaussian policy; acts by its mean."""
 
     method: ClassVar[str] = "bc"
     config_class: ClassVar[Any] = CloningConfig
@@ -81,5 +81,5 @@ class CloningTraining(Training):
 def fit(
     episodes: Episodes, config: CloningConfig, **options: Unpack[FitOptions]
 ) -> tuple[CloningAgent, History]:
-    """Trains an agent by behaviour cloning; see `fit_networks`."""
+    """Trains an agent by behavior cloning; see `fit_networks`."""
     return fit_networks(CloningAgent, episodes, config, CloningTraining, **options)

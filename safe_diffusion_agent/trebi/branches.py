@@ -1,7 +1,7 @@
 """Imagined branches: what several courses of action would lead to, from many states, in the model.
 
-They show the frontier critic what the data's behaviour never tried. From every state go plans of
-the diffusion model, random plans, and plans of the critic's own behaviours.
+They show the frontier critic what the data's behavior never tried. From every state go plans of
+the diffusion model, random plans, and plans of the critic's own behaviors.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from safe_diffusion_agent.trebi.pieces import Backup
 
 NUM_RANDOM, NUM_HABITS = 2, 2  # plans per state, beside those of the diffusion model
 MAX_DETOUR = 8  # random steps before the start, for half of the states
-MAX_DRIFT = 60  # steps of the critic's own behaviour before the start, for a third of them
+MAX_DRIFT = 60  # steps of the critic's own behavior before the start, for a third of them
 MAX_SEGMENT = 8  # steps for which a random plan keeps its action
 EXPLORATION = 0.2  # standard deviation of noise on the critic's actions, as a share of their range
 
@@ -59,7 +59,7 @@ class Brancher:
 
     Args:
         dynamics: One-step models.
-        critic: The frontier critic, whose behaviours are followed.
+        critic: The frontier critic, whose behaviors are followed.
         num_steps: n.
         generator: Gives the random numbers.
     """
@@ -103,7 +103,7 @@ class Brancher:
         return levels.gather(1, index)
 
     def _habit(self, num: int) -> StepPolicy:
-        """The critic's behaviour for random multipliers and steps left, with some noise."""
+        """The critic's behavior for random multipliers and steps left, with some noise."""
         critic = self._critic
         multipliers = random_multipliers(num, self._generator)
         steps_left = self._integers(1, critic.max_steps + 1, num)

@@ -15,7 +15,7 @@ margin for a risk r is the sum of their split-conformal quantiles
 What is guaranteed: of the imagined episodes and one more like them, at most that share exceed their
 quantile; of the windows, the same on average over data sets, if their episodes are exchangeable
 (windows of one episode are not independent, so that few episodes make it coarse). It is a statement
-on recorded behaviour and imagined episodes, marginal over states. A chosen plan is not a random
+on recorded behavior and imagined episodes, marginal over states. A chosen plan is not a random
 window, and the agent's episodes are not the data's: for them the share has to be measured.
 """
 

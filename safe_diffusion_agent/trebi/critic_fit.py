@@ -1,7 +1,7 @@
 """Trains the frontier critic.
 
 It learns by n-step temporal differences from real pieces of episodes and from imagined branches.
-Both of its value heads are regressed on the same target behaviour, weighted by an expectile
+Both of its value heads are regressed on the same target behavior, weighted by an expectile
 (Kostrikov et al. 2022, Eq. 5) of the combined value return - m cost. Its actor imitates first
 actions, weighted by the exponential of their advantage (Nair et al. 2020).
 """

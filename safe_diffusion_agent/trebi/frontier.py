@@ -1,12 +1,12 @@
 """Judges plans by the frontier: the most reward that the rest of the budget can still buy.
 
-For a plan with return R and cost C of its own, after which the behaviour that is best for return -
+For a plan with return R and cost C of its own, after which the behavior that is best for return -
 m cost would return R_m and cost C_m, the most that a remaining budget z buys is bounded by
 
     min over m >= 0 of   R + R_m + m (z - C - C_m)                  (Lagrangian dual),
 
 and the plan can be completed within the budget if C + min over m of C_m <= z. This replaces the
-Monte Carlo values of Lin et al. 2023, which say what the data's behaviour went on to spend, and is
+Monte Carlo values of Lin et al. 2023, which say what the data's behavior went on to spend, and is
 our improvement on the paper.
 """
 
@@ -46,7 +46,7 @@ def best_single_return(
 ) -> tuple[Tensor, Tensor]:
     """Without the dual: the best return among the multipliers whose cost fits; see `most_return`.
 
-    It is what is left where no mixture of two behaviours is counted on; for comparison.
+    It is what is left where no mixture of two behaviors is counted on; for comparison.
     """
     least_cost = costs[:, -NUM_CAREFUL:].min(dim=1).values
     fits = costs <= budget[:, None]
@@ -111,13 +111,13 @@ class Judge:
         return returns.view(len(obs), -1), costs.view(len(obs), -1)
 
     def roll_out(self, obs: Tensor, plans: Tensor, steps_left: Tensor, habits: bool) -> Piece:
-        """Carries out given plans and the critic's own behaviours, all at once.
+        """Carries out given plans and the critic's own behaviors, all at once.
 
         Args:
             obs: First observations, `(B, O)`, normalised.
             plans: Normalised actions, `(B, K, H, A)`; K may be 0.
             steps_left: `(B,)`, >= 1.
-            habits: Whether the critic's behaviours for the G multipliers follow the plans.
+            habits: Whether the critic's behaviors for the G multipliers follow the plans.
 
         Returns:
             B (K + G) pieces of H steps; without habits B K.

@@ -217,7 +217,7 @@ def _calibrate(
 def broken_promises(judge: Judge, pieces: Pieces, rows: Tensor) -> Tensor:
     """Cost of imagined pieces, and of the rest by the critic, beyond what it said at their start.
 
-    They are the cheapest that the critic's behaviours do for as many steps as the models are
+    They are the cheapest that the critic's behaviors do for as many steps as the models are
     trusted: what an agent would have to do that has just as much budget left as the critic asks
     for.
 

@@ -1,8 +1,8 @@
 """The frontier critic: what the rest of an episode can return and cost, for every trade of the two.
 
 A multiplier m >= 0 is the price of one unit of cost in units of return. The critic's heads are the
-return-to-go and the cost-to-go of the behaviour that is best for return - m cost, and that
-behaviour's action, as functions of the observation, the steps that are left, and m. Multipliers are
+return-to-go and the cost-to-go of the behavior that is best for return - m cost, and that
+behavior's action, as functions of the observation, the steps that are left, and m. Multipliers are
 relative to the spread of the two in the data, so that 1 means the same everywhere.
 """
 
@@ -26,7 +26,7 @@ def discounted_steps(num_steps: Tensor, discount: float) -> Tensor:
 
 
 class FrontierCritic(nn.Module):
-    """Return-to-go, cost-to-go and action of the best behaviour for each multiplier.
+    """Return-to-go, cost-to-go and action of the best behavior for each multiplier.
 
     The return is between what the smallest and the largest reward of the data sum up to, and the
     cost is not negative, by construction.
@@ -91,7 +91,7 @@ class FrontierCritic(nn.Module):
         return returns, costs
 
     def act(self, obs: Tensor, steps_left: Tensor, multiplier: Tensor) -> Tensor:
-        """Normalised actions `(N, A)` of the best behaviour; arguments as of `forward`."""
+        """Normalised actions `(N, A)` of the best behavior; arguments as of `forward`."""
         outputs = self.actor(self._features(obs, steps_left, multiplier))
         share = 0.5 + 0.5 * torch.tanh(outputs)
         return self.action_low + (self.action_high - self.action_low) * share

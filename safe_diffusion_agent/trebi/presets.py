@@ -50,7 +50,7 @@ QUICK = replace(PAPER, preset="quick").override(
     clip=True,
 )
 
-# Judges plans by what can still be reached, and not by what the data's behaviour went on to do.
+# Judges plans by what can still be reached, and not by what the data's behavior went on to do.
 # Gives up: guidance; the budget enters where candidates are judged. Gains: see results/frontier/.
 # It plans for the return that is reported, which is not discounted, also where costs are.
 FRONTIER = replace(QUICK, preset="frontier").override(

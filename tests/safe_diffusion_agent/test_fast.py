@@ -109,7 +109,7 @@ def test_the_critics_plans_are_rated_alike_with_and_without_diffusion(frontier_a
     assert plans[2].actions.shape[1] == num
 
 
-def test_one_joint_rollout_is_that_of_each_behaviour(frontier_agents):
+def test_one_joint_rollout_is_that_of_each_behavior(frontier_agents):
     judge = frontier_agents["frontier"].planner.judge()
     critic, grid = judge.critic, judge.critic.multipliers
     obs, left = torch.tensor([[0.3, -0.5, 1.0], [1.0, 0.2, -0.4]]), torch.tensor([3.0, 90.0])

@@ -57,7 +57,7 @@ def frontier_agent(tiny_episodes):
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 10_000), st.floats(0.0, 1.0))
 def test_dual_bound_is_the_best_mixture_that_fits(seed, share):
-    """Against a linear program over mixtures of behaviours (Lagrangian duality)."""
+    """Against a linear program over mixtures of behaviors (Lagrangian duality)."""
     rng = np.random.default_rng(seed)
     costs, returns = rng.uniform(0, 10, 30), rng.uniform(0, 100, 30)
     budget = costs.min() + share * (costs.max() - costs.min()) + 1e-6
