@@ -26,7 +26,7 @@ def test_the_plain_way_plans_what_the_reference_preset_plans(monkeypatch):
             torch.manual_seed(7)
             expected = plain.plain.act(obs[None], budget)
         action = ours.agent.act(obs, budget, generator=torch.Generator().manual_seed(7))
-        np.testing.assert_allclose(action, expected, atol=1e-4)
+        np.testing.assert_allclose(action, expected.clip(-1.0, 1.0), atol=1e-4)
 
 
 @pytest.mark.slow

@@ -103,9 +103,15 @@ class TrebiAgent(Agent):
         *,
         generator: torch.Generator | None = None,
     ) -> FloatArray:
-        """The first action of `plan`; see `Agent.act`."""
+        """The first action of `plan`, clipped to the action space; see `Agent.act`.
+
+        The paper does not say what becomes of actions outside of it, which without
+        `PlannerConfig.clip` can be far away.
+        """
         plan = self.plan(obs, remaining_budget, remaining_steps, generator=generator)
-        return plan.actions[0, 0] if np.ndim(obs) == 1 else plan.actions[:, 0]
+        bounds = np.array([self.task.action_low, self.task.action_high], np.float32)
+        actions = np.clip(plan.actions[:, 0], *bounds)
+        return actions[0] if np.ndim(obs) == 1 else actions
 
     def plan(
         self,

@@ -308,3 +308,14 @@ def test_one_act_is_traced_through_five_files_and_the_interface(tiny_episodes, n
         sys.setprofile(None)
     executed.remove(package + "/agent.py")  # the interface, which checks the arguments
     assert 1 < len(executed) <= 5, executed
+
+
+def test_executed_actions_are_in_the_action_space(tiny_agent, tmp_path):
+    """Plans of the paper may leave it; what is executed does not."""
+    tiny_agent.save(tmp_path)
+    wild = TrebiAgent.load(tmp_path, clip=False)
+    wild.normalizer.std[0] = 1e3
+    assert (np.abs(wild.plan(states(3), 10.0, 100).actions[:, 0]) > 2.0).all()
+    actions = wild.act(states(3), 10.0, 100)
+    assert actions.shape == (3, 1) and actions.dtype == np.float32
+    assert (np.abs(actions) == 2.0).all() and abs(wild.act(HANGING, 10.0, 100)[0]) == 2.0
