@@ -93,9 +93,9 @@ def as_markdown(documents: list[dict[str, Any]]) -> str:
     lines = [
         "# The frontier preset on other tasks",
         "",
-        "Small runs: one data set and one training seed each, on data of a SAC trained for a few",
-        "percent of the paper's steps. Each cell: mean return; episodes over budget; largest",
-        "episode cost / budget. CPU time on one thread.",
+        "Small runs: one data set and one training seed each; the SAC behind the data of CarCircle",
+        "and HalfCheetah had a tenth of the paper's steps, or less. Each cell: mean return;",
+        "episodes over budget; largest episode cost / budget. CPU time on one thread.",
     ]
     for document in documents:
         lines += ["", f"## {document['env_id']}, {document['quality']}", "", *_table(document)]
