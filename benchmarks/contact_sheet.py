@@ -72,8 +72,7 @@ WALK = gait(121.0, (0.31, 0.38, 0.38), (0.67, -0.34, 0.09), (0.64, 0.8, -0.34),
 
 SCENES = (
     Scene(task="Pendulum", title="swing up", policy=swing_up, num_steps=92, budget=12),
-    Scene(task="Reacher", title="geometry='reachable'", policy=reach, num_steps=9, budget=10,
-          options={"geometry": "reachable"}),
+    Scene(task="ReacherReachable", title="reach the goal", policy=reach, num_steps=9, budget=10),
     Scene(task="CarCircle", title="follow the circle", policy=drive, num_steps=330, budget=30,
           seed=3),
     Scene(task="BallReach", title="roll to the goal", policy=roll, num_steps=64, budget=35,
@@ -106,7 +105,8 @@ def picture(scene: Scene, size: int) -> Image.Image:
 
 
 def main(path: Path = OUTPUT, size: int = 420) -> None:
-    assert {f"safe/{scene.task}-v0" for scene in SCENES} == set(TASKS)
+    drawn = {f"safe/{scene.task}-v0" for scene in SCENES}
+    assert drawn == set(TASKS) - {"safe/Reacher-v0"}  # the same arm, its goal out of the picture
     width, height = size + GAP, size + TITLE + FOOTER + GAP
     num_rows = math.ceil(len(SCENES) / COLUMNS)
     sheet = Image.new("RGB", (COLUMNS * width + GAP, num_rows * height + GAP), "white")

@@ -157,7 +157,7 @@ def test_the_road_from_data_to_results(tiny_dataset, tmp_path, method):
     assert (tmp_path / "losses.csv").exists() and not list(tmp_path.glob("training*"))
     again = train(tiny_dataset, tmp_path, method=method, settings=settings, device="cpu")
     assert again.config == agent.config
-    with pytest.raises(CheckpointError, match=f"method {method!r}"):
+    with pytest.raises(CheckpointError, match=f"method is {method!r}"):
         train(tiny_dataset, tmp_path, method="bc", settings=SMALL)
     config = EvaluationConfig(ratios=(0.2, 1.0), num_episodes=2, max_budget=60.0)
     document = evaluate(agent, tmp_path / "evaluation", config=config)
