@@ -153,7 +153,7 @@ def main() -> None:
         f"data sets with two training seeds each: {trainings} trainings), 20 for the others (one",
         "seed). Over budget: of all episodes of all budgets, with the 95 % Wilson interval (which",
         "takes the episodes of one training for independent). Training and `act` for one state:",
-        "CPU time on one thread, of the first training.",
+        "CPU time on one thread, of the first training (`benchmarks/frontier.py --times`).",
         "",
         *table(header, [[name, *summary(rows, name), *costs_of(name)] for name in full]),
         "",
