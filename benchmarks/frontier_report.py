@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from frontier import VARIANTS
 from frontier_tasks import milliseconds_per_act
+from markdown_table import table_lines
 from matplotlib.figure import Figure
 
 from safe_diffusion_agent import TrebiAgent
@@ -84,10 +85,6 @@ def per_agent(rows: list[dict], name: str) -> list[list[str]]:
     return result
 
 
-def table(header: list[str], lines: list[list[str]]) -> list[str]:
-    return ["| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *lines)]
-
-
 def changes_table(agents: list[dict]) -> list[str]:
     lines = []
     for name in dict.fromkeys(agent["variant"] for agent in agents):
@@ -106,7 +103,7 @@ def changes_table(agents: list[dict]) -> list[str]:
         )  # fmt: skip
     header = ["", "random budgets: over", "return", "cut to 8: kept", "raised: return",
               "budget 0: largest cost", "no limit: return"]  # fmt: skip
-    return table(header, lines)
+    return table_lines(header, lines)
 
 
 def draw(rows: list[dict], names: list[str], path: Path) -> None:
@@ -137,6 +134,7 @@ def main() -> None:
     document = json.loads((RESULTS / "pendulum.json").read_text())
     names = list(dict.fromkeys(row["variant"] for row in rows))
     full = [name for name in names if not name.startswith("frontier, ")]
+    ablations = [name for name in names if name not in full]
     about = document["provenance"]
     header = ["", *(f"{ratio:g}" for ratio in RATIOS), "over budget", "largest cost / budget",
               "training, min", "ms per act"]  # fmt: skip
@@ -155,13 +153,13 @@ def main() -> None:
         "takes the episodes of one training for independent). Training and `act` for one state:",
         "CPU time on one thread, of the first training (`benchmarks/frontier.py --times`).",
         "",
-        *table(header, [[name, *summary(rows, name), *costs_of(name)] for name in full]),
+        *table_lines(header, [[name, *summary(rows, name), *costs_of(name)] for name in full]),
         "",
         "![Return against budget, with the optimum](pendulum.png)",
         "",
         "The trainings of `frontier` one by one: lowest and highest share of the optimum.",
         "",
-        *table(["budget", "lowest", "highest", "over budget"], per_agent(rows, "frontier")),
+        *table_lines(["budget", "lowest", "highest", "over budget"], per_agent(rows, "frontier")),
         "",
         "Budgets at random (100 episodes per training), and changed in mid-episode (10 per",
         "training and change). Whether every cut could be kept by anyone is not known.",
@@ -173,7 +171,7 @@ def main() -> None:
         "20 episodes per budget, one data set, one training seed: small runs. Compare with the",
         "first line of the table above.",
         "",
-        *table(header, [[n, *summary(rows, n), *costs_of(n)] for n in names if n not in full]),
+        *table_lines(header, [[n, *summary(rows, n), *costs_of(n)] for n in ablations]),
         "",
         "- *no margin*: without what the calibration holds back.",
         "- *one multiplier*: the best single behavior that fits, instead of the dual bound.",

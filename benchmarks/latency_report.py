@@ -2,10 +2,7 @@
 
 from typing import Any
 
-
-def table(header: list[str], rows: list[list[str]]) -> list[str]:
-    lines = [header, ["---"] * len(header), *rows]
-    return ["| " + " | ".join(line) + " |" for line in lines]
+from markdown_table import table_lines
 
 
 def plan_table(plan: dict[str, Any]) -> list[str]:
@@ -36,12 +33,12 @@ def plan_table(plan: dict[str, Any]) -> list[str]:
         "faster than the plain way, paper's settings¹", "reference's²", "GFLOP", "floor, ms",
         "weights, MB", "kept for a gradient, MB per trajectory",
     ]  # fmt: skip
-    return table(header, rows)
+    return table_lines(header, rows)
 
 
 def training_table(rows: list[dict[str, Any]]) -> list[str]:
     header = ["networks", "plain, samples/s", "ours, samples/s", "faster"]
-    return table(
+    return table_lines(
         header,
         [
             [

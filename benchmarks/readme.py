@@ -10,7 +10,7 @@ import re
 import sys
 from pathlib import Path
 
-from markdown import table
+from markdown_table import table
 from readme_latency import latency
 from trust_report import by_risk, share
 

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from markdown import table
+from markdown_table import table
 
 ROOT = Path(__file__).parent.parent
 

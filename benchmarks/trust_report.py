@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markdown_table import table_lines
 from matplotlib.figure import Figure
 from trust_measures import RISK
 
@@ -19,10 +20,6 @@ from safe_diffusion_agent.optimum import best_returns
 from safe_diffusion_agent.statistics import wilson_interval
 
 Row = dict[str, Any]
-
-
-def table(header: list[str], lines: list[list[str]]) -> list[str]:
-    return ["| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *lines)]
 
 
 def share(row: Row) -> str:
@@ -67,7 +64,7 @@ def risk_section(agent: Row) -> list[str]:
         f"Return, and episodes over budget of {num}, for each budget (share of the maximum). "
         "Return lost: mean over budgets, against no requested risk.",
         "",
-        *table([*header, "return lost"], lines),
+        *table_lines([*header, "return lost"], lines),
     ]
 
 
@@ -88,7 +85,7 @@ def forecast_section(agent: Row) -> list[str]:
         "",
         f"How well forecasts tell whether a budget is kept ({'; '.join(notes)}):",
         "",
-        *table(["forecast", "kept by the", "AUROC", "Brier score (0 is perfect)"], lines),
+        *table_lines(["forecast", "kept by the", "AUROC", "Brier score (0 is perfect)"], lines),
     ]
 
 
@@ -119,7 +116,7 @@ def moving_section(agent: Row, task: str) -> list[str]:
         "`informed` is the same agent, given from the start what the schedule comes to; the "
         "optimum, of dynamic programming, is given that, too. Regret: mean ± standard error.",
         "",
-        *table(header, lines),
+        *table_lines(header, lines),
     ]
 
 
@@ -141,7 +138,7 @@ def shift_section(agent: Row) -> list[str]:
         "Worlds that it was not trained for: episodes over budget, at each requested risk. The "
         "first row has those of the same budgets above.",
         "",
-        *table(["shift", "episodes per risk", *risks, "largest overrun"], lines),
+        *table_lines(["shift", "episodes per risk", *risks, "largest overrun"], lines),
     ]
 
 
@@ -154,7 +151,9 @@ def small_sections(agent: Row) -> list[str]:
             for row in agent["adaptive"]
         ]  # fmt: skip
         lines += ["", f"A risk that is corrected after every episode; {row_target(agent)}.", ""]
-        lines += table(["shift", "risk", "over", "first margin", "last margin", "return"], rows)
+        lines += table_lines(
+            ["shift", "risk", "over", "first margin", "last margin", "return"], rows
+        )
     if agent.get("guard"):
         rows = [
             [row["shift"], row["variant"], f"{row['mean_added_margin']:.2f}", share(row),
@@ -162,7 +161,7 @@ def small_sections(agent: Row) -> list[str]:
             for row in agent["guard"]
         ]  # fmt: skip
         lines += ["", "More margin where the one-step models disagree, or the same everywhere:", ""]
-        lines += table(["shift", "guard", "added margin", "over", "return"], rows)
+        lines += table_lines(["shift", "guard", "added margin", "over", "return"], rows)
     if "times" in agent:
         times = agent["times"]
         lines += [

@@ -149,7 +149,7 @@ class PlannerConfig:
             one of the model's `cost_quantiles`. None: the mean.
         budget_margin: Improvement: share of the task's maximum budget that the planner holds back.
         clip: Improvement: predicted clean trajectories are clipped to the action space and to the
-            range of the observations in the data, and so are executed actions.
+            range of the observations in the data. Executed actions always are to the action space.
         critic_plans: Frontier: whether the critic's own plans are among the candidates.
         bound: Frontier: how the rest of the budget is valued, see `frontier.BOUNDS`.
         risk: Improvement: share of the episodes that may exceed the budget, as far as the
