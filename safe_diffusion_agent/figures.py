@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,7 @@ def draw_comparison(
         top.set_ylim(bottom=0.0)
         top.set_title(panel.name)
         bottom.set_xlabel("budget / maximum budget")
-        for (name, value), style in zip(panel.lines.items(), ("--", ":", "-."), strict=False):
+        for (name, value), style in zip(panel.lines.items(), cycle(("--", ":", "-.", (0, (6, 1))))):
             bottom.axhline(value, color=GRAY, linestyle=style, linewidth=1.2, label=name)
         if panel.optimum:
             ratios, returns = zip(*sorted(panel.optimum.items()), strict=True)
@@ -156,7 +157,7 @@ def draw_comparison(
 def _draw_boxes(axes: Any, panel: ComparisonPanel, name: str) -> None:
     ratios = sorted({row.ratio for rows in panel.episodes.values() for row in rows})
     width = 0.8 / len(panel.episodes)
-    for index, ((label, rows), color) in enumerate(zip(panel.episodes.items(), COLORS)):
+    for index, ((label, rows), color) in enumerate(zip(panel.episodes.items(), cycle(COLORS))):
         values = [[getattr(row, name) for row in rows if row.ratio == ratio] for ratio in ratios]
         offset = (index + 0.5) * width - 0.4
         axes.boxplot(
@@ -181,7 +182,7 @@ def _draw_boxes(axes: Any, panel: ComparisonPanel, name: str) -> None:
 
 
 def _draw_points(axes: Any, panel: ComparisonPanel, name: str) -> None:
-    for (label, rows), color in zip(panel.episodes.items(), COLORS):
+    for (label, rows), color in zip(panel.episodes.items(), cycle(COLORS)):
         values = [getattr(row, name) for row in rows]
         axes.plot([row.ratio for row in rows], values, ".", color=color, alpha=0.7, label=label)
 

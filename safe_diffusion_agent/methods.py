@@ -12,6 +12,7 @@ from safe_diffusion_agent.baselines import (
     bcorle,
     bcq_lagrangian,
     bcq_saute,
+    bcq_unconstrained,
     behavior_cloning,
     caps,
     cpq,
@@ -115,6 +116,13 @@ _METHODS = (
         fit=diffuser.fit,
         presets={k: config for k, config in PRESETS.items() if config.model.judge == "values"},
         task_overrides=TASK_OVERRIDES,
+        constrained=False,
+    ),
+    _baseline(
+        bcq_unconstrained,
+        bcq_unconstrained.BcqUnconstrainedAgent,
+        summary="BCQ without a constraint (Fujimoto et al. 2019)",
+        budgets="none",
         constrained=False,
     ),
     _baseline(

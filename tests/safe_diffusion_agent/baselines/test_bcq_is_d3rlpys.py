@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from safe_diffusion_agent.agent_evaluation import evaluate_agent
-from safe_diffusion_agent.baselines.bcq_lagrangian import PRESETS, fit
+from safe_diffusion_agent.baselines.bcq_unconstrained import PRESETS, fit
 from safe_diffusion_agent.evaluation import EvaluationConfig
 from safe_diffusion_agent.settings import override
 
@@ -56,7 +56,7 @@ def test_unconstrained_returns_are_close(tiny_dataset, tiny_episodes):
 
     config = override(
         PRESETS["quick"],
-        {"ratios": (np.inf,), "num_steps": NUM_STEPS, "batch_size": BATCH_SIZE, "width": 256,
+        {"num_steps": NUM_STEPS, "batch_size": BATCH_SIZE, "width": 256,
          "actor_learning_rate": 1e-3, "num_target_actions": 10},
     )  # fmt: skip
     agent, _ = fit(tiny_episodes, config, device="cpu")

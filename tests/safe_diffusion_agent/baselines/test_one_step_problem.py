@@ -48,3 +48,12 @@ def test_spends_the_budget(problem, method):
     for amount, budget in zip(spent, budgets, strict=True):
         # A short training. BCQ-Saute stays below: its critic smooths the cliff at the budget.
         assert budget - 0.75 < amount < budget + 0.35
+
+
+@pytest.mark.slow
+def test_without_a_constraint_it_spends_all_that_it_can_reach(problem):
+    settings = {"num_steps": 1_000, "width": 64, "actor_learning_rate": 1e-3, **BCQ}
+    config = METHODS["bcq"].config("quick", **settings)
+    agent, _ = METHODS["bcq"].fit(problem, config, device="cpu")
+    spent = 2.0 + agent.act(np.zeros((50, 3)), 0.0, 1)[:, 0].mean()
+    assert 2.6 < spent < 3.2
