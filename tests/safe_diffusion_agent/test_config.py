@@ -7,6 +7,7 @@ from safe_diffusion_agent.errors import UnknownNameError
 from safe_diffusion_agent.settings import difference
 from safe_diffusion_agent.trebi.config import GROUPS, SETTINGS, config_from_json
 from safe_diffusion_agent.trebi.presets import PRESETS, preset_config
+from safe_envs import TASKS
 
 
 def test_settings_of_the_groups_do_not_overlap():
@@ -37,6 +38,28 @@ def test_paper_preset_is_the_papers_text():
     }  # fmt: skip
     for name, off in improvements_off.items():
         assert getattr(getattr(config, SETTINGS[name]), name) == off
+
+
+@pytest.mark.parametrize("preset", ["paper", "small"])
+@pytest.mark.parametrize("env_id", TASKS)
+def test_penalty_and_horizon_of_the_tasks(preset, env_id):
+    """App. D: n is 1000 on Pendulum and Reacher, else 100; H is 128 on Pendulum, else 32."""
+    config = preset_config(preset, env_id)
+    assert config.planner.penalty == (1000 if "Pendulum" in env_id or "Reacher" in env_id else 100)
+    assert config.model.horizon == (128 if "Pendulum" in env_id else 32)
+
+
+def test_small_is_the_papers_method():
+    """It differs from `paper` in sizes only."""
+    paper, small = preset_config("paper"), preset_config("small")
+    sizes = {"network", "diffusion_steps", "num_steps", "batch_size", "learning_rate", "decay_from",
+             "ema_interval", "ema_start", "num_candidates"}  # fmt: skip
+    differing = {
+        name
+        for name, group in SETTINGS.items()
+        if getattr(getattr(paper, group), name) != getattr(getattr(small, group), name)
+    }
+    assert differing == sizes
 
 
 def test_order_of_precedence_is_preset_task_user():
