@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from itertools import repeat
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,26 +35,39 @@ def run_all(
     Raises:
         ValueError: A Ray cluster is asked for, and Ray is not installed.
     """
-    missing = [job for job in jobs if not job.done]
-    finished: Iterator[None]
+    groups: dict[Path, list[Job]] = {}  # those of one folder share a training
+    for job in jobs:
+        if not job.done:
+            groups.setdefault(job.folder, []).append(job)
+    missing = list(groups.values())
+    finished: Iterator[int]
     if ray_address is not None:
         finished = _on_ray(missing, ray_address, workers, device)
     elif workers == 1:
-        finished = map(run_job, missing, repeat(device))
+        finished = map(_run_group, missing, repeat(device))
     else:
         finished = _in_processes(missing, workers, device)
-    for done, _ in enumerate(finished, start=len(jobs) - len(missing) + 1):
+    done = len(jobs) - sum(map(len, missing))
+    for number in finished:
+        done += number
         if progress is not None:
             progress(done, len(jobs))
 
 
-def _in_processes(jobs: Sequence[Job], workers: int, device: str) -> Iterator[None]:
+def _run_group(jobs: Sequence[Job], device: str) -> int:
+    """Runs jobs one after the other; returns how many."""
+    for job in jobs:
+        run_job(job, device)
+    return len(jobs)
+
+
+def _in_processes(groups: Sequence[list[Job]], workers: int, device: str) -> Iterator[int]:
     with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        for future in as_completed([pool.submit(run_job, job, device) for job in jobs]):
+        for future in as_completed([pool.submit(_run_group, group, device) for group in groups]):
             yield future.result()
 
 
-def _on_ray(jobs: Sequence[Job], address: str, workers: int, device: str) -> Iterator[None]:
+def _on_ray(groups: Sequence[list[Job]], address: str, workers: int, device: str) -> Iterator[int]:
     try:
         import ray
     except ImportError:
@@ -61,8 +75,8 @@ def _on_ray(jobs: Sequence[Job], address: str, workers: int, device: str) -> Ite
     local = address == "local"
     ray.init(address=address, num_cpus=workers if local else None, include_dashboard=False)
     try:
-        task: Any = ray.remote(num_cpus=1, num_gpus=int(device.startswith("cuda")))(run_job)
-        waiting = [task.remote(job, device) for job in jobs]
+        task: Any = ray.remote(num_cpus=1, num_gpus=int(device.startswith("cuda")))(_run_group)
+        waiting = [task.remote(group, device) for group in groups]
         while waiting:
             (ready, *_), waiting = ray.wait(waiting)
             yield ray.get(ready)

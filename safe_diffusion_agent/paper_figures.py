@@ -7,10 +7,11 @@ from typing import Any
 from safe_diffusion_agent.errors import UnknownNameError
 
 BASELINES = ("bcq-lagrangian", "cpq", "bcorle", "bcq-saute")
-# The paper's methods, the strongest public peer since, and two lines without a constraint.
-COMPARED = ("trebi", *BASELINES, "caps", "diffuser", "bc")
+# The paper's methods, the strongest public peer since, and three lines without a constraint.
+COMPARED = ("trebi", *BASELINES, "caps", "diffuser", "bcq", "bc")
 ANY_BUDGET = ("trebi", "bcorle", "bcq-saute", "caps")  # one training for all budgets
 
+Variants = Mapping[str, Mapping[str, Any]]
 MUJOCO_QUALITIES = ("medium", "medium-replay", "medium-expert")
 
 
@@ -23,6 +24,7 @@ class PaperFigure:
         datasets: Pairs of task and quality.
         methods: Names in `METHODS`.
         variants: Label -> settings: each makes an agent of its own. One without a label is as is.
+        planner_variants: Label -> settings that the same agent is loaded with.
         random_ratios: Budgets drawn at random, instead of the five ratios.
         control_intervals: Steps between two plans.
     """
@@ -30,7 +32,8 @@ class PaperFigure:
     title: str
     datasets: tuple[tuple[str, str], ...]
     methods: tuple[str, ...] = COMPARED
-    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"": {}})
+    variants: Variants = field(default_factory=lambda: {"": {}})
+    planner_variants: Variants = field(default_factory=lambda: {"": {}})
     random_ratios: bool = False
     control_intervals: tuple[int, ...] = (1,)
 
@@ -61,7 +64,7 @@ FIGURES: dict[str, PaperFigure] = {
         title="Penalty n, on Pendulum",
         datasets=SMALL_TASKS[:1],
         methods=("trebi",),
-        variants={f"n = {penalty}": {"penalty": penalty} for penalty in (10, 100, 1000, 10000)},
+        planner_variants={f"n = {n}": {"penalty": float(n)} for n in (10, 100, 1000, 10000)},
     ),
     "fig5": PaperFigure(title="Hopper", datasets=_mujoco("Hopper")),
     "fig6": PaperFigure(title="Walker2d", datasets=_mujoco("Walker2d")),

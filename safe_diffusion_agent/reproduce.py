@@ -33,6 +33,7 @@ def reproduce(
     methods: Sequence[str] | None = None,
     seeds: Sequence[int] | None = None,
     num_episodes: int | None = None,
+    max_steps: int | None = None,
     workers: int = 1,
     ray_address: str | None = None,
     device: str = "auto",
@@ -52,6 +53,7 @@ def reproduce(
         methods: See `plan`.
         seeds: Seeds of the trainings, instead of the scale's.
         num_episodes: Per budget and seed, instead of the scale's.
+        max_steps: Steps that a dataset, and its SAC, are cut to, instead of the scale's.
         workers: See `run_all`.
         ray_address: See `run_all`.
         device: `"cpu"`, `"cuda"`, ... or `"auto"`.
@@ -69,6 +71,7 @@ def reproduce(
         size,
         seeds=tuple(seeds or size.seeds),
         num_episodes=num_episodes or size.num_episodes,
+        max_steps=max_steps or size.max_steps,
     )
     jobs = plan(figure, size, Path(runs), tasks=tasks, methods=methods)
     for dataset_id, config in {job.dataset_id: job.collect for job in jobs}.items():

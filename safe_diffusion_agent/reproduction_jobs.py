@@ -10,10 +10,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from safe_diffusion_agent.agent import Agent
 from safe_diffusion_agent.collection import CollectConfig, default_dataset_id
 from safe_diffusion_agent.evaluation import EvaluationConfig
 from safe_diffusion_agent.manifest import MANIFEST, capped
-from safe_diffusion_agent.methods import METHODS, method_of
+from safe_diffusion_agent.methods import METHODS, load_agent, method_of
 from safe_diffusion_agent.paper_figures import PaperFigure, Scale
 from safe_diffusion_agent.pipeline import evaluate, train
 from safe_envs import task_spec
@@ -31,10 +32,11 @@ class Job:
         method: One of `METHODS`.
         label: What it is called in figures and tables.
         preset: Of the method.
-        settings: Settings that differ from the preset's.
+        settings: Settings of the training that differ from the preset's.
+        planner: Settings that the trained agent is loaded with.
         seed: Of the training.
         evaluation: What to evaluate.
-        folder: Where it keeps its files.
+        folder: Where it keeps its files; jobs that differ in what follows the training share it.
     """
 
     collect: CollectConfig
@@ -43,6 +45,7 @@ class Job:
     label: str
     preset: str
     settings: dict[str, Any]
+    planner: dict[str, Any]
     seed: int
     evaluation: EvaluationConfig
     folder: Path
@@ -57,7 +60,9 @@ class Job:
         """Folder of the evaluation."""
         evaluation = self.evaluation
         kind = "random" if evaluation.random_ratios else "ratios"
-        return self.folder / f"{kind}-{evaluation.num_episodes}-{evaluation.control_interval}"
+        changed = "".join(f"-{name}={value:g}" for name, value in self.planner.items())
+        name = f"{kind}-{evaluation.num_episodes}-{evaluation.control_interval}{changed}"
+        return self.folder / name
 
     @property
     def done(self) -> bool:
@@ -67,7 +72,8 @@ class Job:
             return False
         document: dict[str, Any] = json.loads(path.read_text())
         stored = document["agent"]["config"], document["evaluation"]["seed"]
-        config = METHODS[self.method].config(self.preset, self.collect.env_id, **self.settings)
+        settings = self.settings | self.planner
+        config = METHODS[self.method].config(self.preset, self.collect.env_id, **settings)
         return stored == (json.loads(json.dumps(asdict(config))), self.evaluation.seed)
 
 
@@ -93,11 +99,13 @@ def plan(
         ValueError: The figure has none of these tasks.
     """
     wanted = None if tasks is None else [task_spec(task).id for task in tasks]
+    chosen = methods or figure.methods
     jobs = []
-    for (env_id, quality), given, (variant, settings), interval, seed in product(
+    for (env_id, quality), given, variant, planner_variant, interval, seed in product(
         figure.datasets,
-        methods or figure.methods,
-        figure.variants.items(),
+        chosen,
+        figure.variants,
+        figure.planner_variants,
         figure.control_intervals,
         scale.seeds,
     ):
@@ -106,21 +114,26 @@ def plan(
         preset = preset or scale.preset
         if wanted is None or env_id in wanted:
             config, dataset_id = _dataset(env_id, quality, scale)
-            folder = (
-                runs / dataset_id.replace("/", "-") / preset / method / variant.replace(" ", "")
-            )
-            label = variant or (given if figure.control_intervals == (1,) else f"every {interval}")
+            every = "" if figure.control_intervals == (1,) else f"every {interval}"
+            difference = [name for name in (variant, planner_variant, every) if name]
+            method_name = [given] if len(chosen) > 1 or not difference else []
             jobs.append(
                 Job(
                     collect=config,
                     dataset_id=dataset_id,
                     method=method,
-                    label=label,
+                    label=", ".join(method_name + difference),
                     preset=preset,
-                    settings=dict(settings),
+                    settings=dict(figure.variants[variant]),
+                    planner=dict(figure.planner_variants[planner_variant]),
                     seed=seed,
                     evaluation=_evaluation(method, figure, scale, seed, interval),
-                    folder=folder / f"seed-{seed}",
+                    folder=runs
+                    / dataset_id.replace("/", "-")
+                    / preset
+                    / method
+                    / variant.replace(" ", "")
+                    / f"seed-{seed}",
                 )
             )
     if not jobs:
@@ -136,7 +149,7 @@ def _dataset(env_id: str, quality: str, scale: Scale) -> tuple[CollectConfig, st
         if (known.env_id, known.quality) == (env_id, quality):
             config = known
     dataset_id, (cut,) = default_dataset_id(env_id, quality), capped([config], scale.max_steps)
-    return cut, dataset_id if cut == config else dataset_id.replace("-v0", "-small-v0")
+    return cut, dataset_id if cut == config else dataset_id.replace("-v0", f"-{cut.sac_steps}-v0")
 
 
 def _evaluation(
@@ -151,7 +164,7 @@ def _evaluation(
 
 def run_job(job: Job, device: str = "auto") -> None:
     """Trains and evaluates; each is skipped if it is done."""
-    agent = train(
+    agent: Agent = train(
         job.dataset_id,
         job.folder,
         method=job.method,
@@ -160,4 +173,6 @@ def run_job(job: Job, device: str = "auto") -> None:
         settings=job.settings,
         device=device,
     )
+    if job.planner:
+        agent = load_agent(job.folder, device=device, **job.planner)
     evaluate(agent, job.results, env_id=job.collect.env_id, config=job.evaluation)

@@ -23,6 +23,9 @@ def reproduce(
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds of the trainings.")] = None,
     episodes: Annotated[int | None, typer.Option(help="Per budget and seed.")] = None,
+    max_steps: Annotated[
+        int | None, typer.Option(help="Cut datasets, and the training of their SAC, to this.")
+    ] = None,
     jobs: Annotated[int, typer.Option(help="Processes side by side.")] = 1,
     ray: Annotated[
         str | None,
@@ -46,6 +49,7 @@ def reproduce(
             methods=methods and methods.split(","),
             seeds=None if seeds is None else parse_seeds(seeds),
             num_episodes=episodes,
+            max_steps=max_steps,
             workers=jobs,
             ray_address=ray,
             device=device,

@@ -2,6 +2,8 @@
 
 import csv
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -92,6 +94,44 @@ def test_the_plan_of_the_first_figure(tmp_path):
         reproduce.reproduce("fig13")
 
 
+def test_planner_variants_share_a_training_and_methods_a_figure(tmp_path):
+    jobs = reproduce.plan(
+        FIGURES["fig4b"], SCALES["small"], tmp_path, methods=["trebi:small", "trebi"]
+    )
+    assert [job.label for job in jobs][:2] == ["trebi:small, n = 10", "trebi:small, n = 100"]
+    assert len({job.label for job in jobs}) == len({job.results for job in jobs}) == 8
+    assert len({job.folder for job in jobs}) == 2
+    jobs = reproduce.plan(FIGURES["fig4a"], SCALES["small"], tmp_path)
+    assert jobs[0].label == "H = 8" and len({job.folder for job in jobs}) == 5
+
+
+def test_jobs_that_share_a_training_run_one_after_the_other(tiny_dataset, tmp_path):
+    planners = ({}, {"penalty": 7.0}, {"num_candidates": 2})
+    jobs = [
+        reproduction_jobs.Job(
+            collect=CollectConfig(env_id="safe/Pendulum-v0"), dataset_id=tiny_dataset,
+            method="trebi", label="", preset="small", seed=0, planner=planner,
+            settings={"num_steps": 2, "batch_size": 4, "horizon": 8},
+            evaluation=EvaluationConfig(num_episodes=1, ratios=(1.0,)), folder=tmp_path,
+        )
+        for planner in planners
+    ]  # fmt: skip
+    job_runners.run_all(jobs, workers=2, device="cpu")
+    assert all(job.done for job in jobs)
+    for job in jobs:
+        document = json.loads((job.results / "results.json").read_text())
+        assert job.planner.items() <= document["agent"]["config"]["planner"].items()
+
+
+def test_a_dataset_that_is_cut_has_an_id_of_its_own():
+    figure, small = FIGURES["fig2"], replace(SCALES["small"], max_steps=30_000)
+    (job, *_) = reproduce.plan(figure, small, Path(), methods=["bc"])
+    assert job.dataset_id == "safe-envs/halfcheetah/medium-30000-v0"
+    assert (job.collect.num_steps, job.collect.sac_steps) == (30_000, 30_000)
+    (job, *_) = reproduce.plan(figure, SCALES["paper"], Path(), methods=["bc"])
+    assert job.dataset_id == "safe-envs/halfcheetah/medium-v0"
+
+
 @pytest.mark.parametrize("random_ratios", [False, True])
 def test_a_figure_is_made_once(tiny_dataset, tmp_path, monkeypatch, random_ratios):
     figure = PaperFigure(
@@ -128,8 +168,9 @@ def test_jobs_run_on_ray(tiny_dataset, tmp_path):
     jobs = [
         reproduction_jobs.Job(
             collect=CollectConfig(env_id="safe/Pendulum-v0"), dataset_id=tiny_dataset,
-            method="bc", label="bc", preset="quick", settings={"num_steps": 4}, seed=seed,
-            evaluation=EvaluationConfig(num_episodes=1, ratios=(1.0,)), folder=tmp_path / str(seed),
+            method="bc", label="bc", preset="quick", settings={"num_steps": 4}, planner={},
+            seed=seed, folder=tmp_path / str(seed),
+            evaluation=EvaluationConfig(num_episodes=1, ratios=(1.0,)),
         )
         for seed in range(3)
     ]  # fmt: skip
