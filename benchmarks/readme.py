@@ -4,16 +4,17 @@ A part stands between `<!-- begin NAME -->` and `<!-- end NAME -->`; NAME is a f
 With `--check` nothing is written, and a README that is out of date is an error.
 """
 
-import csv
 import json
 import re
 import sys
 from pathlib import Path
 
+from comparison_report import CELL, about, by_budget, unconstrained
 from markdown_table import table
 from readme_latency import latency
 from trust_report import by_risk, share
 
+from safe_diffusion_agent.comparison import read_table
 from safe_diffusion_agent.methods import METHODS
 from safe_envs import TASKS
 
@@ -193,35 +194,18 @@ def baselines() -> str:
 
 def comparison() -> str:
     folder = ROOT / "results/reproduce/fig1"
-    about = json.loads((folder / "about.json").read_text())
-    with (folder / "summary.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    by_method: dict[str, dict[str, dict[str, str]]] = {}
-    for row in rows:
-        by_method.setdefault(row["method"], {})[row["ratio"]] = row
-    ratios = list(next(iter(by_method.values())))
-    lines, unconstrained = [], []
-    for method, of_ratio in by_method.items():
-        if not METHODS[method.partition(":")[0]].constrained:
-            row = of_ratio["1"]
-            values = float(row["mean_return"]), float(row["mean_cost"])
-            unconstrained.append(f"{method} {values[0]:.0f} at cost {values[1]:.0f}")
-            continue
-        cells = [
-            f"{float(r['mean_return']):.0f} · {float(r['share_over']):.0%} · "
-            f"{float(r['cvar_overrun']):.1f}"
-            for r in (of_ratio[ratio] for ratio in ratios)
-        ]
-        lines.append([f"`{method}`", *cells])
-    num_seeds, num_episodes = rows[0]["num_seeds"], rows[0]["num_episodes"]
-    note = (
-        "Per budget (share of the maximum): mean return · episodes over budget · mean overrun of "
-        f"the worst 5 % of the episodes, in cost units. {num_episodes} episodes per budget, "
-        f"training seeds: {num_seeds}, one data set, preset `{about['scale']['preset']}`: a small "
-        f"run. Without a budget: {'; '.join(unconstrained)}. Made by `{about['command']}` on "
-        f"{about['hardware']}; torch {about['versions']['torch']}."
+    document, rows = about(folder), read_table(folder / "summary.csv")
+    parts = []
+    for task in dict.fromkeys(row["task"] for row in rows):
+        parts += [f"`{task.split()[0]}`:", by_budget(rows, task), unconstrained(rows, task)]
+    scale = document["scale"]
+    parts.append(
+        f"{CELL} {scale['num_episodes']} episodes per budget and training, training seeds "
+        f"{scale['seeds']}, one data set per task, preset `{scale['preset']}` where none is named: "
+        f"small trainings. Made by `{document['command']}` on {document['hardware']}; torch "
+        f"{document['versions']['torch']}."
     )
-    return table(["method", *ratios], lines) + "\n\n" + note
+    return "\n\n".join(part.strip() for part in parts if part)
 
 
 PARTS = (

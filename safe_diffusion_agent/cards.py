@@ -14,10 +14,9 @@ from minari.storage.datasets_root_dir import get_dataset_path
 
 from safe_diffusion_agent.checkpoint import write_text
 from safe_diffusion_agent.data import CostFunction, Episodes, load_episodes
+from safe_diffusion_agent.evaluation import RATIOS
 from safe_diffusion_agent.figures import draw_dataset
 from safe_diffusion_agent.statistics import wilson_interval
-
-RATIOS = (0.2, 0.4, 0.6, 0.8, 1.0)
 
 
 def describe(

@@ -60,6 +60,19 @@ def to_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
+def read_table(path: Path) -> list[Row]:
+    """Reads what `to_table` wrote; what looks like a number becomes one."""
+    with path.open(newline="") as file:
+        return [{key: _parsed(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+def _parsed(value: str) -> float | str:
+    try:
+        return float(value)
+    except ValueError:
+        return value
+
+
 def tidy(runs: Iterable[Evaluated]) -> list[Row]:
     """One row per episode."""
     return [

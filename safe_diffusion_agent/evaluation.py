@@ -16,6 +16,8 @@ import numpy.typing as npt
 from safe_diffusion_agent.statistics import BoxStatistics, wilson_interval
 from safe_envs import VectorBudgetObservation, task_spec
 
+RATIOS = (0.2, 0.4, 0.6, 0.8, 1.0)  # of the paper's evaluation
+
 Progress = Callable[..., None]
 FloatArray = npt.NDArray[np.float64]
 
@@ -44,7 +46,7 @@ class EvaluationConfig:
         control_interval: Steps between two plans; more than one needs an agent that plans.
     """
 
-    ratios: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 1.0)
+    ratios: tuple[float, ...] = RATIOS
     num_episodes: int = 20
     seed: int = 0
     max_budget: float | None = None

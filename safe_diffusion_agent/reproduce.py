@@ -7,12 +7,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from safe_diffusion_agent import comparison
 from safe_diffusion_agent.checkpoint import write_text
 from safe_diffusion_agent.collection import collect
 from safe_diffusion_agent.comparison import Evaluated
-from safe_diffusion_agent.evaluation import EpisodeResult
+from safe_diffusion_agent.data import load_episodes
+from safe_diffusion_agent.evaluation import RATIOS, EpisodeResult
 from safe_diffusion_agent.figures import ComparisonPanel, draw_comparison
 from safe_diffusion_agent.job_runners import run_all
 from safe_diffusion_agent.methods import METHODS
@@ -79,7 +81,13 @@ def reproduce(
     run_all(jobs, workers=workers, ray_address=ray_address, device=device, progress=progress)
     folder = Path(out) / name
     _write(folder, name, jobs, random_ratios=figure.random_ratios)
-    about = {"figure": name, "title": figure.title, "scale": asdict(size)} | provenance()
+    data = {job.task: job.dataset_id for job in jobs}
+    about = {
+        "figure": name,
+        "title": figure.title,
+        "scale": asdict(size),
+        "datasets": {task: _about_data(dataset_id) for task, dataset_id in data.items()},
+    } | provenance()
     write_text(folder / "about.json", json.dumps(about, indent=2) + "\n")
     return folder
 
@@ -108,6 +116,22 @@ def _write(folder: Path, name: str, jobs: Sequence[Job], *, random_ratios: bool)
         f"{jobs[0].evaluation.num_episodes} episodes each",
         random_ratios=random_ratios,
     )
+
+
+def _about_data(dataset_id: str) -> dict[str, Any]:
+    """What there was to learn from; `share_within`: ratio -> share of the episodes within it."""
+    episodes = load_episodes(dataset_id)
+    costs = episodes.discounted_costs
+    return {
+        "dataset_id": dataset_id,
+        "num_steps": len(episodes.rewards),
+        "num_episodes": len(episodes.lengths),
+        "mean_return": float(episodes.episode_returns.mean()),
+        "max_budget": episodes.max_budget,
+        "share_within": {
+            f"{ratio:g}": float((costs <= ratio * episodes.max_budget).mean()) for ratio in RATIOS
+        },
+    }
 
 
 def _panels(jobs: Sequence[Job], runs_done: Sequence[Evaluated]) -> list[ComparisonPanel]:

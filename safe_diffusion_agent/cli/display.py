@@ -1,6 +1,6 @@
 """What the command shows: progress bars and the table of an evaluation."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -94,3 +94,23 @@ def show_evaluation(document: dict[str, Any], folder: Path) -> None:
             f"cost {behavior['mean_cost']:.1f}"
         )
     console.print(f"written: {folder}/results.json, episodes.csv, evaluation.png")
+
+
+def show_comparison(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Prints `comparison.summary`: a table per task, methods by budgets."""
+    for task in dict.fromkeys(row["task"] for row in rows):
+        of_task = [row for row in rows if row["task"] == task]
+        ratios = sorted({row["ratio"] for row in of_task})
+        table = Table(
+            "method", *(Column(f"{ratio:g}", justify="right") for ratio in ratios),
+            title=task, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0),
+        )  # fmt: skip
+        for method in dict.fromkeys(row["method"] for row in of_task):
+            of_method = {row["ratio"]: row for row in of_task if row["method"] == method}
+            cells = [
+                f"{row['mean_return']:.4g}, {row['share_over']:.0%}" if row else ""
+                for row in map(of_method.get, ratios)
+            ]
+            table.add_row(method, *cells)
+        console.print(table)
+    console.print("By budget / maximum budget: mean return, share of the episodes over budget.")

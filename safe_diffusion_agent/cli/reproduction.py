@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from safe_diffusion_agent.cli.display import console, progress_bar
+from safe_diffusion_agent.cli.display import console, progress_bar, show_comparison
 from safe_diffusion_agent.cli.options import Device, parse_seeds
 
 app = typer.Typer()
@@ -37,6 +37,7 @@ def reproduce(
 
     Run it again after an interruption, and it continues.
     """
+    from safe_diffusion_agent.comparison import read_table
     from safe_diffusion_agent.reproduce import reproduce as reproduce_figure
 
     with progress_bar("jobs") as progress:
@@ -55,4 +56,5 @@ def reproduce(
             device=device,
             progress=progress,
         )
+    show_comparison(read_table(folder / "summary.csv"))
     console.print(f"written: {folder}/{figure}.png, summary.csv, episodes.csv, about.json")

@@ -9,8 +9,16 @@ import numpy as np
 import pytest
 
 from safe_diffusion_agent import job_runners, paper_figures, reproduce, reproduction_jobs
+from safe_diffusion_agent.cli.display import show_comparison
 from safe_diffusion_agent.collection import CollectConfig
-from safe_diffusion_agent.comparison import Evaluated, overall, read_episodes, summary, tidy
+from safe_diffusion_agent.comparison import (
+    Evaluated,
+    overall,
+    read_episodes,
+    read_table,
+    summary,
+    tidy,
+)
 from safe_diffusion_agent.errors import UnknownNameError
 from safe_diffusion_agent.evaluation import EpisodeResult, EvaluationConfig, to_csv
 from safe_diffusion_agent.methods import METHODS
@@ -133,7 +141,7 @@ def test_a_dataset_that_is_cut_has_an_id_of_its_own():
 
 
 @pytest.mark.parametrize("random_ratios", [False, True])
-def test_a_figure_is_made_once(tiny_dataset, tmp_path, monkeypatch, random_ratios):
+def test_a_figure_is_made_once(tiny_dataset, tmp_path, monkeypatch, capsys, random_ratios):
     figure = PaperFigure(
         title="toy", datasets=(("safe/Pendulum-v0", "replay"),), methods=("caps", "bc"),
         variants={"": {"num_steps": 4, "batch_size": 16}}, random_ratios=random_ratios,
@@ -150,6 +158,9 @@ def test_a_figure_is_made_once(tiny_dataset, tmp_path, monkeypatch, random_ratio
     folder = reproduce.reproduce("toy", seeds=[0, 1], num_episodes=2, **options)
     about = json.loads((folder / "about.json").read_text())
     assert about["scale"]["seeds"] == [0, 1] and about["versions"]["torch"]
+    data = about["datasets"]["safe/Pendulum-v0 replay"]
+    assert data["dataset_id"] == tiny_dataset
+    assert 0 <= data["share_within"]["0.2"] <= data["share_within"]["1"] <= 1
     with (folder / "episodes.csv").open() as file:
         rows = list(csv.DictReader(file))
     per_seed = {"caps": 5, "bc": 5} if random_ratios else {"caps": 10, "bc": 2}
@@ -157,6 +168,10 @@ def test_a_figure_is_made_once(tiny_dataset, tmp_path, monkeypatch, random_ratio
         assert len([row for row in rows if row["method"] == method]) == 2 * number
     assert (folder / "toy.png").stat().st_size > 5_000
     assert (folder / "overall.csv").exists() != random_ratios
+
+    show_comparison(read_table(folder / "summary.csv"))
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.strip().startswith("caps") and "%" in line for line in lines)
 
     monkeypatch.setattr(job_runners, "run_job", pytest.fail)
     reproduce.reproduce("toy", seeds=[0, 1], num_episodes=2, **options)

@@ -1,0 +1,130 @@
+"""The page of the reproduced figures: results/reproduce/README.md.
+
+    python benchmarks/comparison_report.py
+
+Reads what `trebi reproduce` wrote into results/reproduce: about.json and summary.csv.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from markdown_table import table
+
+from safe_diffusion_agent.comparison import read_table
+from safe_diffusion_agent.methods import METHODS
+from safe_diffusion_agent.paper_figures import FIGURES
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "results" / "reproduce"
+Row = dict[str, Any]
+CELL = (
+    "Per budget (share of the maximum): mean return · episodes over budget · mean overrun of the "
+    "worst 5 % of the episodes, in cost units."
+)
+
+DUELS = (
+    "Against each rival, at how many budgets TREBI has a smaller / the same / a larger share over "
+    "budget; and at how many at least its return:"
+)
+
+
+def about(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "about.json").read_text())
+
+
+def is_constrained(label: str) -> bool:
+    return label.partition(":")[0] not in METHODS or METHODS[label.partition(":")[0]].constrained
+
+
+def by_budget(rows: list[Row], task: str) -> str:
+    """Methods by budgets, one task."""
+    rows = [row for row in rows if row["task"] == task and is_constrained(row["method"])]
+    ratios = sorted({row["ratio"] for row in rows})
+    cells: dict[str, dict[float, str]] = {}
+    for row in rows:
+        cells.setdefault(row["method"], {})[row["ratio"]] = (
+            f"{row['mean_return']:.4g} · {row['share_over']:.0%} · {row['cvar_overrun']:.1f}"
+        )
+    lines = [[f"`{name}`", *(c.get(ratio, "") for ratio in ratios)] for name, c in cells.items()]
+    return table(["method", *(f"{ratio:g}" for ratio in ratios)], lines)
+
+
+def unconstrained(rows: list[Row], task: str) -> str:
+    """The lines of the figure, in words."""
+    lines = [row for row in rows if row["task"] == task and not is_constrained(row["method"])]
+    if not lines:
+        return ""
+    words = (f"{r['method']} {r['mean_return']:.4g} at cost {r['mean_cost']:.3g}" for r in lines)
+    return f"Without a budget: {'; '.join(words)}. "
+
+
+def duels(rows: list[Row], task: str) -> str:
+    """TREBI's presets against each rival: at how many budgets is it safer, and at what return?"""
+    of_method: dict[str, dict[float, Row]] = {}
+    for row in rows:
+        if row["task"] == task and is_constrained(row["method"]):
+            of_method.setdefault(row["method"], {})[row["ratio"]] = row
+    ours = [name for name in of_method if name.startswith("trebi")]
+    lines = []
+    for rival in (name for name in of_method if name not in ours):
+        cells = []
+        for name in ours:
+            pairs = [(of_method[name][ratio], row) for ratio, row in of_method[rival].items()]
+            shares = [(mine["share_over"], its["share_over"]) for mine, its in pairs]
+            fewer, same = sum(a < b for a, b in shares), sum(a == b for a, b in shares)
+            more = sum(mine["mean_return"] >= its["mean_return"] for mine, its in pairs)
+            cells.append(f"{fewer} / {same} / {len(pairs) - fewer - same}; {more}")
+        lines.append([f"`{rival}`", *cells])
+    if not ours or not lines:
+        return ""
+    return table(["rival", *(f"`{name}`" for name in ours)], lines)
+
+
+def data_of(document: dict[str, Any], task: str) -> str:
+    data = document["datasets"][task]
+    within = ", ".join(f"{share:.0%}" for share in data["share_within"].values())
+    return (
+        f"Data: `{data['dataset_id']}`, {data['num_steps']:,} steps, "
+        f"{data['num_episodes']} episodes, mean return {data['mean_return']:.4g}; within the "
+        f"budgets: {within}. Maximum budget: {data['max_budget']:.4g}. "
+    )
+
+
+def section(folder: Path) -> str:
+    """One figure."""
+    document, rows = about(folder), read_table(folder / "summary.csv")
+    name = document["figure"]
+    scale, random_ratios = document["scale"], FIGURES[name].random_ratios
+    parts = [f"## {name}: {document['title']}", f"![{document['title']}]({name}/{name}.png)"]
+    for task in dict.fromkeys(row["task"] for row in rows):
+        parts += [f"### {task}", by_budget(rows, task)]
+        parts.append(data_of(document, task) + unconstrained(rows, task))
+        against = "" if random_ratios else duels(rows, task)
+        if against:
+            parts += [DUELS, against]
+    parts.append(
+        f"Training seeds {scale['seeds']}, "
+        f"{'100 episodes in all' if random_ratios else str(scale['num_episodes']) + ' episodes'} "
+        f"each, preset `{scale['preset']}` where none is named. Made by `{document['command']}` "
+        f"at {document['commit']} on {document['hardware']}; torch {document['versions']['torch']}."
+    )
+    return "\n\n".join(part.strip() for part in parts if part)
+
+
+def main() -> None:
+    folders = [RESULTS / name for name in FIGURES if (RESULTS / name / "about.json").exists()]
+    head = (
+        "# The paper's figures, made again in small\n\n"
+        f"Written by `benchmarks/comparison_report.py`. {CELL} With random budgets: by fifths of "
+        "the maximum. Lin et al. 2023 trained everything for 1e6 steps on 1e6 steps of data (2e4 "
+        "on Pendulum and Reacher); these are minutes of a CPU core each.\n\n"
+        "`trebi:small` is the paper's method with small networks, `trebi:quick` and "
+        "`trebi:frontier` are ours."
+    )
+    text = "\n\n".join([head, *map(section, folders)])
+    (RESULTS / "README.md").write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
