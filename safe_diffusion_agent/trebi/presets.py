@@ -83,20 +83,21 @@ PRESETS: dict[str, TrebiConfig] = {
 }
 
 # Where App. D has other values than for most tasks (and than for a task of one's own).
-_APP_D: dict[str, dict[str, Any]] = {
+_BULLET: dict[str, dict[str, Any]] = {
+    f"safe/{name}-v0": {"penalty": 100.0} for name in ("CarCircle", "BallReach")
+}
+_APP_D: dict[str, dict[str, Any]] = _BULLET | {
     "safe/Pendulum-v0": {"horizon": 128},
-    **{
-        f"safe/{name}-v0": {"penalty": 100.0}
-        for name in ("HalfCheetah", "Hopper", "Walker2d", "CarCircle", "BallReach")
-    },
+    **{f"safe/{name}-v0": {"penalty": 100.0} for name in ("HalfCheetah", "Hopper", "Walker2d")},
 }
 
 # Settings that differ by task: preset -> task -> settings.
 TASK_OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
     "paper": _APP_D,
     "small": _APP_D,
-    # The script that the authors ship for Pendulum: one candidate, gamma 0.99, scaled budgets.
-    "reference": _APP_D
+    # The script that the authors ship for Pendulum: one candidate, gamma 0.99, scaled budgets. The
+    # one for MuJoCo has the penalty 1000 (their later advice is App. D's 100).
+    "reference": _BULLET
     | {
         "safe/Pendulum-v0": {
             "horizon": 128,
