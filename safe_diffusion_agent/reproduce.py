@@ -11,7 +11,7 @@ from typing import Any
 
 from safe_diffusion_agent import comparison
 from safe_diffusion_agent.checkpoint import write_text
-from safe_diffusion_agent.collection import collect
+from safe_diffusion_agent.collection import collect, default_dataset_id
 from safe_diffusion_agent.comparison import Evaluated
 from safe_diffusion_agent.data import load_episodes
 from safe_diffusion_agent.evaluation import RATIOS, EpisodeResult
@@ -20,7 +20,7 @@ from safe_diffusion_agent.job_runners import run_all
 from safe_diffusion_agent.methods import METHODS
 from safe_diffusion_agent.optimum import best_returns
 from safe_diffusion_agent.paper_figures import paper_figure, scale_of
-from safe_diffusion_agent.pipeline import PathLike, Progress
+from safe_diffusion_agent.pipeline import PathLike, Progress, measure_max_budget
 from safe_diffusion_agent.provenance import provenance
 from safe_diffusion_agent.reproduction_jobs import Job, plan
 
@@ -78,6 +78,8 @@ def reproduce(
     jobs = plan(figure, size, Path(runs), tasks=tasks, methods=methods)
     for dataset_id, config in {job.dataset_id: job.collect for job in jobs}.items():
         collect(config, dataset_id=dataset_id)
+        if dataset_id != default_dataset_id(config.env_id, config.quality):
+            measure_max_budget(dataset_id)  # the paper's is for data of the paper's size
     run_all(jobs, workers=workers, ray_address=ray_address, device=device, progress=progress)
     folder = Path(out) / name
     _write(folder, name, jobs, random_ratios=figure.random_ratios)

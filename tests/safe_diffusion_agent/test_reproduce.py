@@ -153,9 +153,12 @@ def test_a_figure_is_made_once(tiny_dataset, tmp_path, monkeypatch, capsys, rand
         lambda *_: (CollectConfig(env_id="safe/Pendulum-v0"), tiny_dataset),
     )
     monkeypatch.setattr(reproduce, "collect", lambda *_, **__: None)
+    measured = []
+    monkeypatch.setattr(reproduce, "measure_max_budget", measured.append)
     monkeypatch.setattr(reproduction_jobs, "NUM_RANDOM_BUDGETS", 5)
     options = {"out": tmp_path / "out", "runs": tmp_path / "runs", "device": "cpu"}
     folder = reproduce.reproduce("toy", seeds=[0, 1], num_episodes=2, **options)
+    assert measured == [tiny_dataset]  # it is not of the paper's size
     about = json.loads((folder / "about.json").read_text())
     assert about["scale"]["seeds"] == [0, 1] and about["versions"]["torch"]
     data = about["datasets"]["safe/Pendulum-v0 replay"]
