@@ -89,8 +89,7 @@ class Judge:
             piece: The plans, rolled out.
             steps_left: `(N,)` before the first step, >= 1.
         """
-        num_steps = min(int(self.dynamics.trusted_steps), piece.actions.shape[1])
-        taken = steps_left.clamp(max=num_steps)
+        taken = steps_left.clamp(max=piece.actions.shape[1]).minimum(self.dynamics.trusted_steps)
         plan_return, plan_cost, survival, last_obs = piece.after(taken)
         returns, costs = self.frontier(last_obs, steps_left - taken)
         discount = survival * self.critic.discount**taken
