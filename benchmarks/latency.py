@@ -23,7 +23,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from latency_planners import SMALL, TASKS, Case, cases, ceilings, floor_milliseconds
+from latency_planners import (
+    SMALL,
+    TASKS,
+    Case,
+    cases,
+    ceilings,
+    fastest_arithmetic,
+    floor_milliseconds,
+)
 from latency_report import as_markdown
 from latency_training import training_cases
 from rich.progress import Progress
@@ -103,13 +111,24 @@ def measure_acts(task: Task, rounds: int, watch: Stopwatch, options: Any) -> dic
 
 
 def measure_training(task: Task, rounds: int, watch: Stopwatch, options: Any) -> dict[str, Any]:
-    """Samples per second: ours and the plain way, in turns."""
+    """Samples per second: ours and the plain way, in turns, and what the arithmetic allows."""
     rows = []
+    of_machine = ceilings(watch.device)
     for case in training_cases(task, watch.device, options.small):
         calls = {"plain": case.plain, "ours": case.ours}
+        calls |= {name: ceiling.call for name, ceiling in of_machine.items()}
         seconds = watch.in_turns(calls, rounds, f"train {case.networks}")
-        rates = {f"{name}_samples_per_second": case.num_samples / t for name, t in seconds.items()}
-        rows.append({"networks": case.networks, **rates})
+        reached = {name: ceiling.amount / seconds[name] for name, ceiling in of_machine.items()}
+        gigaflop = case.gigaflop_per_sample()
+        rows.append(
+            {
+                "networks": case.networks,
+                "plain_samples_per_second": case.num_samples / seconds["plain"],
+                "ours_samples_per_second": case.num_samples / seconds["ours"],
+                "gigaflop_per_sample": gigaflop,
+                "most_samples_per_second": fastest_arithmetic(reached) / gigaflop,
+            }
+        )
     return {"training": rows}
 
 

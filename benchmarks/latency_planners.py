@@ -217,7 +217,12 @@ def ceilings(device: torch.device) -> dict[str, Ceiling]:
     }
 
 
+def fastest_arithmetic(reached: dict[str, float]) -> float:
+    """GFLOP/s, the higher of the two rates."""
+    return max(value for name, value in reached.items() if "GFLOP" in name)
+
+
 def floor_milliseconds(case: Case, reached: dict[str, float]) -> float:
     """What the operations take at the higher rate, or reading the weights once, if longer."""
-    rate = max(value for name, value in reached.items() if "GFLOP" in name)
+    rate = fastest_arithmetic(reached)
     return 1e3 * max(case.gigaflop() / rate, case.weight_bytes() / 1e9 / reached["copy, GB/s"])

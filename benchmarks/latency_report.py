@@ -37,7 +37,8 @@ def plan_table(plan: dict[str, Any]) -> list[str]:
 
 
 def training_table(rows: list[dict[str, Any]]) -> list[str]:
-    header = ["networks", "plain, samples/s", "ours, samples/s", "faster"]
+    header = ["networks", "plain, samples/s", "ours, samples/s", "faster", "MFLOP per sample",
+              "floor: at most samples/s", "that is, faster"]  # fmt: skip
     return table_lines(
         header,
         [
@@ -46,6 +47,9 @@ def training_table(rows: list[dict[str, Any]]) -> list[str]:
                 f"{row['plain_samples_per_second']:.4g}",
                 f"{row['ours_samples_per_second']:.4g}",
                 f"{row['ours_samples_per_second'] / row['plain_samples_per_second']:.2f}×",
+                f"{1e3 * row['gigaflop_per_sample']:.4g}",
+                f"{row['most_samples_per_second']:.4g}",
+                f"{row['most_samples_per_second'] / row['plain_samples_per_second']:.2f}×",
             ]
             for row in rows
         ],
@@ -60,7 +64,11 @@ def as_markdown(document: dict[str, Any]) -> str:
         f"medians of {document['rounds']} rounds in which everything is timed in turns."
     )
     if "training" in document:
-        title, note = f"# {document['task']}: training", "Samples that all three networks saw."
+        title = f"# {document['task']}: training"
+        note = (
+            "Samples that all three networks saw. Floor: their operations, forward and backward, "
+            "at the highest rate that the machine reached in the same run."
+        )
         body = training_table(document["training"])
     else:
         title = f"# {document['task']}: time per `act`"

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from latency_planners import SMALL
 from plain import PlainDataset, PlainTraining
+from torch.utils.flop_counter import FlopCounterMode
 
 from safe_diffusion_agent.data import Episodes
 from safe_diffusion_agent.optimization import OptimizationConfig, optimize
@@ -33,6 +34,12 @@ class TrainingCase:
     ours: Callable[[], object]
     plain: Callable[[], object]
     num_samples: int
+
+    def gigaflop_per_sample(self) -> float:
+        """Forward and backward, by PyTorch's counter."""
+        with FlopCounterMode(display=False) as counter:
+            self.ours()
+        return counter.get_total_flops() / 1e9 / self.num_samples
 
 
 def training_cases(task: Task, device: torch.device, small: bool) -> list[TrainingCase]:

@@ -41,8 +41,9 @@ def test_latency_is_measured(tmp_path):
     assert all(row["milliseconds"]["1"] > row["floor_milliseconds"] > 0 for row in rows.values())
     assert rows["`paper`"]["gigaflop"] > rows["`paper`, nobody over budget"]["gigaflop"]
     (training,) = tmp_path.glob("training-halfcheetah-*.json")
-    networks = {row["networks"] for row in json.loads(training.read_text())["training"]}
-    assert networks == {"U-Net", "MLP"}
+    rows = json.loads(training.read_text())["training"]
+    assert {row["networks"] for row in rows} == {"U-Net", "MLP"}
+    assert all(0 < row["ours_samples_per_second"] < row["most_samples_per_second"] for row in rows)
     assert "GFLOP" in path.with_suffix(".md").read_text()
 
 
