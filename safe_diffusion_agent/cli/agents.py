@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from safe_diffusion_agent.cli.display import console, progress_bar, show_evaluation
 from safe_diffusion_agent.cli.options import (
@@ -164,7 +164,9 @@ def list_all() -> None:
     from safe_diffusion_agent.methods import METHODS
     from safe_envs import TASKS
 
-    table = Table("task", "cost of a step", "steps", "cost discount", "max. budget", box=None)
+    widest = max(map(len, TASKS))
+    table = Table(Column("task", min_width=widest), "cost of a step", "steps", "cost discount",
+                  "max. budget", box=None)  # fmt: skip
     for spec in TASKS.values():
         limits = (spec.max_episode_steps, spec.cost_discount, spec.max_budget)
         table.add_row(spec.id, spec.cost, *(f"{value:g}" for value in limits))

@@ -15,6 +15,7 @@ import pytest
 from safe_diffusion_agent import TrebiAgent, pipeline
 from safe_diffusion_agent.errors import CheckpointError, DatasetError, UnknownNameError
 from safe_diffusion_agent.evaluation import EvaluationConfig
+from safe_envs import TASKS
 
 TOY = {"num_steps": 30, "batch_size": 16}
 PNG = b"\x89PNG"
@@ -161,7 +162,7 @@ def test_help_shows_an_example(command):
 
 def test_list_shows_every_task_preset_and_dataset(tiny_dataset):
     output = trebi("list").stdout
-    for name in ("safe/Pendulum-v0", "paper, reference, quick", tiny_dataset):
+    for name in (*TASKS, "paper, small, reference", tiny_dataset):
         assert name in output
 
 
