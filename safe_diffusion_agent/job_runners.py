@@ -63,8 +63,12 @@ def _run_group(jobs: Sequence[Job], device: str) -> int:
 
 def _in_processes(groups: Sequence[list[Job]], workers: int, device: str) -> Iterator[int]:
     with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        for future in as_completed([pool.submit(_run_group, group, device) for group in groups]):
-            yield future.result()
+        futures = [pool.submit(_run_group, group, device) for group in groups]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)  # after an error no further job is begun
 
 
 def _on_ray(groups: Sequence[list[Job]], address: str, workers: int, device: str) -> Iterator[int]:

@@ -19,7 +19,7 @@ from safe_diffusion_agent.comparison import (
     summary,
     tidy,
 )
-from safe_diffusion_agent.errors import UnknownNameError
+from safe_diffusion_agent.errors import DatasetError, UnknownNameError
 from safe_diffusion_agent.evaluation import EpisodeResult, EvaluationConfig, to_csv
 from safe_diffusion_agent.methods import METHODS
 from safe_diffusion_agent.paper_figures import FIGURES, SCALES, PaperFigure
@@ -178,6 +178,21 @@ def test_a_figure_is_made_once(tiny_dataset, tmp_path, monkeypatch, capsys, rand
 
     monkeypatch.setattr(job_runners, "run_job", pytest.fail)
     reproduce.reproduce("toy", seeds=[0, 1], num_episodes=2, **options)
+
+
+def test_after_an_error_no_further_job_is_begun(tiny_dataset, tmp_path):
+    jobs = [
+        reproduction_jobs.Job(
+            collect=CollectConfig(env_id="safe/Pendulum-v0"), dataset_id=dataset_id,
+            method="bc", label="bc", preset="quick", settings={"num_steps": 4}, planner={},
+            seed=seed, folder=tmp_path / str(seed),
+            evaluation=EvaluationConfig(num_episodes=1, ratios=(1.0,)),
+        )
+        for seed, dataset_id in enumerate(["no/such-v0"] + 9 * [tiny_dataset])
+    ]  # fmt: skip
+    with pytest.raises(DatasetError, match="no/such-v0"):
+        job_runners.run_all(jobs, workers=2, device="cpu")
+    assert not jobs[-1].done
 
 
 @pytest.mark.filterwarnings("ignore")  # Ray's own
