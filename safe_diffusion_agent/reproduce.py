@@ -32,6 +32,7 @@ def reproduce(
     runs: PathLike = "runs/reproduce",
     scale: str = "small",
     tasks: Sequence[str] | None = None,
+    qualities: Sequence[str] | None = None,
     methods: Sequence[str] | None = None,
     seeds: Sequence[int] | None = None,
     num_episodes: int | None = None,
@@ -51,7 +52,8 @@ def reproduce(
         out: Folder of the results.
         runs: Folder of the jobs.
         scale: One of `SCALES`.
-        tasks: Only these tasks.
+        tasks: See `plan`.
+        qualities: See `plan`.
         methods: See `plan`.
         seeds: Seeds of the trainings, instead of the scale's.
         num_episodes: Per budget and seed, instead of the scale's.
@@ -66,7 +68,7 @@ def reproduce(
 
     Raises:
         UnknownNameError: There is no such figure, scale, task or method.
-        ValueError: The figure has none of these tasks, or see `run_all`.
+        ValueError: The figure has none of these datasets, or see `run_all`.
     """
     figure, size = paper_figure(name), scale_of(scale)
     size = replace(
@@ -75,7 +77,7 @@ def reproduce(
         num_episodes=num_episodes or size.num_episodes,
         max_steps=max_steps or size.max_steps,
     )
-    jobs = plan(figure, size, Path(runs), tasks=tasks, methods=methods)
+    jobs = plan(figure, size, Path(runs), tasks=tasks, qualities=qualities, methods=methods)
     for dataset_id, config in {job.dataset_id: job.collect for job in jobs}.items():
         collect(config, dataset_id=dataset_id)
         if dataset_id != default_dataset_id(config.env_id, config.quality):

@@ -83,6 +83,7 @@ def plan(
     runs: Path,
     *,
     tasks: Sequence[str] | None = None,
+    qualities: Sequence[str] | None = None,
     methods: Sequence[str] | None = None,
 ) -> list[Job]:
     """The jobs of a figure.
@@ -92,17 +93,17 @@ def plan(
         scale: How large.
         runs: Folder of the jobs.
         tasks: Only these tasks. None: all of the figure.
+        qualities: Only datasets of these qualities. None: all of the figure.
         methods: These methods instead of the figure's, as `method` or `method:preset`.
 
     Raises:
         UnknownNameError: There is no such method or task.
-        ValueError: The figure has none of these tasks.
+        ValueError: The figure has none of these datasets.
     """
-    wanted = None if tasks is None else [task_spec(task).id for task in tasks]
     chosen = methods or figure.methods
     jobs = []
     for (env_id, quality), given, variant, planner_variant, interval, seed in product(
-        figure.datasets,
+        _datasets(figure, tasks, qualities),
         chosen,
         figure.variants,
         figure.planner_variants,
@@ -112,34 +113,46 @@ def plan(
         method, _, preset = given.partition(":")
         method_of(method)
         preset = preset or scale.preset
-        if wanted is None or env_id in wanted:
-            config, dataset_id = _dataset(env_id, quality, scale)
-            every = "" if figure.control_intervals == (1,) else f"every {interval}"
-            difference = [name for name in (variant, planner_variant, every) if name]
-            method_name = [given] if len(chosen) > 1 or not difference else []
-            jobs.append(
-                Job(
-                    collect=config,
-                    dataset_id=dataset_id,
-                    method=method,
-                    label=", ".join(method_name + difference),
-                    preset=preset,
-                    settings=dict(figure.variants[variant]),
-                    planner=dict(figure.planner_variants[planner_variant]),
-                    seed=seed,
-                    evaluation=_evaluation(method, figure, scale, seed, interval),
-                    folder=runs
-                    / dataset_id.replace("/", "-")
-                    / preset
-                    / method
-                    / variant.replace(" ", "")
-                    / f"seed-{seed}",
-                )
+        config, dataset_id = _dataset(env_id, quality, scale)
+        every = "" if figure.control_intervals == (1,) else f"every {interval}"
+        difference = [name for name in (variant, planner_variant, every) if name]
+        method_name = [given] if len(chosen) > 1 or not difference else []
+        jobs.append(
+            Job(
+                collect=config,
+                dataset_id=dataset_id,
+                method=method,
+                label=", ".join(method_name + difference),
+                preset=preset,
+                settings=dict(figure.variants[variant]),
+                planner=dict(figure.planner_variants[planner_variant]),
+                seed=seed,
+                evaluation=_evaluation(method, figure, scale, seed, interval),
+                folder=runs
+                / dataset_id.replace("/", "-")
+                / preset
+                / method
+                / variant.replace(" ", "")
+                / f"seed-{seed}",
             )
-    if not jobs:
-        known = ", ".join(sorted({env_id for env_id, _ in figure.datasets}))
-        raise ValueError(f"The figure has none of these tasks. It has: {known}.")
+        )
     return jobs
+
+
+def _datasets(
+    figure: PaperFigure, tasks: Sequence[str] | None, qualities: Sequence[str] | None
+) -> list[tuple[str, str]]:
+    """Those of the figure that are wanted."""
+    wanted = None if tasks is None else [task_spec(task).id for task in tasks]
+    datasets = [
+        (env_id, quality)
+        for env_id, quality in figure.datasets
+        if (wanted is None or env_id in wanted) and (qualities is None or quality in qualities)
+    ]
+    if not datasets:
+        known = ", ".join(f"{env_id} {quality}" for env_id, quality in figure.datasets)
+        raise ValueError(f"The figure has none of these datasets. It has: {known}.")
+    return datasets
 
 
 def _dataset(env_id: str, quality: str, scale: Scale) -> tuple[CollectConfig, str]:

@@ -18,6 +18,9 @@ def reproduce(
     runs: Annotated[Path, typer.Option(help="Folder of the jobs.")] = Path("runs/reproduce"),
     scale: Annotated[str, typer.Option(help="small or paper.")] = "small",
     tasks: Annotated[str | None, typer.Option(help="Only these, with commas between.")] = None,
+    qualities: Annotated[
+        str | None, typer.Option(help="Only these datasets, like medium-replay.")
+    ] = None,
     methods: Annotated[
         str | None, typer.Option(help="Instead of the figure's, like trebi:frontier,caps.")
     ] = None,
@@ -47,6 +50,7 @@ def reproduce(
             runs=runs,
             scale=scale,
             tasks=tasks and tasks.split(","),
+            qualities=qualities and qualities.split(","),
             methods=methods and methods.split(","),
             seeds=None if seeds is None else parse_seeds(seeds),
             num_episodes=episodes,
