@@ -14,13 +14,15 @@ from markdown_table import table
 from safe_diffusion_agent.comparison import read_table
 from safe_diffusion_agent.methods import METHODS
 from safe_diffusion_agent.paper_figures import FIGURES
+from safe_diffusion_agent.statistics import wilson_interval
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results" / "reproduce"
 Row = dict[str, Any]
 CELL = (
     "Per budget (share of the maximum): mean return · episodes over budget · mean overrun of the "
-    "worst 5 % of the episodes, in cost units."
+    "worst 5 % of the episodes, in cost units. The interval of the interquartile mean is a "
+    "bootstrap's over trainings, the one of the share over budget is Wilson's over episodes."
 )
 
 DUELS = (
@@ -37,17 +39,38 @@ def is_constrained(label: str) -> bool:
     return label.partition(":")[0] not in METHODS or METHODS[label.partition(":")[0]].constrained
 
 
-def by_budget(rows: list[Row], task: str) -> str:
-    """Methods by budgets, one task."""
-    rows = [row for row in rows if row["task"] == task and is_constrained(row["method"])]
+def by_budget(folder: Path, task: str) -> str:
+    """Methods by budgets, one task; last, over all budgets."""
+    rows = [row for row in read_table(folder / "summary.csv") if row["task"] == task]
+    rows = [row for row in rows if is_constrained(row["method"])]
     ratios = sorted({row["ratio"] for row in rows})
     cells: dict[str, dict[float, str]] = {}
     for row in rows:
         cells.setdefault(row["method"], {})[row["ratio"]] = (
             f"{row['mean_return']:.4g} · {row['share_over']:.0%} · {row['cvar_overrun']:.1f}"
         )
-    lines = [[f"`{name}`", *(c.get(ratio, "") for ratio in ratios)] for name, c in cells.items()]
-    return table(["method", *(f"{ratio:g}" for ratio in ratios)], lines)
+    lines = [
+        [f"`{name}`", *(c.get(ratio, "") for ratio in ratios), *_over_budgets(folder, task, name)]
+        for name, c in cells.items()
+    ]
+    header = ["method", *(f"{ratio:g}" for ratio in ratios)]
+    if len(lines[0]) > len(header):
+        header += ["interquartile mean return (95 %)", "over budget (95 %)"]
+    return table(header, lines)
+
+
+def _over_budgets(folder: Path, task: str, method: str) -> list[str]:
+    """Return and share over budget of all budgets together; nothing for random budgets."""
+    if not (folder / "overall.csv").exists():
+        return []
+    rows = read_table(folder / "overall.csv")
+    (row,) = [row for row in rows if (row["task"], row["method"]) == (task, method)]
+    total, num_over = int(row["num_episodes"]), round(row["share_over"] * row["num_episodes"])
+    low, high = wilson_interval(num_over, total)
+    mean = f"{row['interquartile_mean_return']:.4g}"
+    if row["num_seeds"] > 1:
+        mean += f" ({row['return_low']:.4g} to {row['return_high']:.4g})"
+    return [mean, f"{num_over} of {total} ({low:.1%} to {high:.1%})"]
 
 
 def unconstrained(rows: list[Row], task: str) -> str:
@@ -98,7 +121,7 @@ def section(folder: Path) -> str:
     scale, random_ratios = document["scale"], FIGURES[name].random_ratios
     parts = [f"## {name}: {document['title']}", f"![{document['title']}]({name}/{name}.png)"]
     for task in dict.fromkeys(row["task"] for row in rows):
-        parts += [f"### {task}", by_budget(rows, task)]
+        parts += [f"### {task}", by_budget(folder, task)]
         parts.append(data_of(document, task) + unconstrained(rows, task))
         against = "" if random_ratios else duels(rows, task)
         if against:

@@ -197,7 +197,7 @@ def comparison() -> str:
     document, rows = about(folder), read_table(folder / "summary.csv")
     parts = []
     for task in dict.fromkeys(row["task"] for row in rows):
-        parts += [f"`{task.split()[0]}`:", by_budget(rows, task), unconstrained(rows, task)]
+        parts += [f"`{task.split()[0]}`:", by_budget(folder, task), unconstrained(rows, task)]
     scale = document["scale"]
     parts.append(
         f"{CELL} {scale['num_episodes']} episodes per budget and training, training seeds "
