@@ -113,17 +113,21 @@ def test_planner_variants_share_a_training_and_methods_a_figure(tmp_path):
     assert jobs[0].label == "H = 8" and len({job.folder for job in jobs}) == 5
 
 
+def small_job(dataset_id, folder, **changes) -> reproduction_jobs.Job:
+    fields = {
+        "collect": CollectConfig(env_id="safe/Pendulum-v0"), "dataset_id": dataset_id,
+        "method": "bc", "label": "", "preset": "quick", "settings": {"num_steps": 4}, "planner": {},
+        "seed": 0, "evaluation": EvaluationConfig(num_episodes=1, ratios=(1.0,)), "folder": folder,
+    }  # fmt: skip
+    return reproduction_jobs.Job(**fields | changes)
+
+
 def test_jobs_that_share_a_training_run_one_after_the_other(tiny_dataset, tmp_path):
-    planners = ({}, {"penalty": 7.0}, {"num_candidates": 2})
+    settings = {"num_steps": 2, "batch_size": 4, "horizon": 8}
     jobs = [
-        reproduction_jobs.Job(
-            collect=CollectConfig(env_id="safe/Pendulum-v0"), dataset_id=tiny_dataset,
-            method="trebi", label="", preset="small", seed=0, planner=planner,
-            settings={"num_steps": 2, "batch_size": 4, "horizon": 8},
-            evaluation=EvaluationConfig(num_episodes=1, ratios=(1.0,)), folder=tmp_path,
-        )
-        for planner in planners
-    ]  # fmt: skip
+        small_job(tiny_dataset, tmp_path, method="trebi", settings=settings, planner=planner)
+        for planner in ({}, {"penalty": 7.0}, {"num_candidates": 2})
+    ]
     job_runners.run_all(jobs, workers=2, device="cpu")
     assert all(job.done for job in jobs)
     for job in jobs:
@@ -185,14 +189,9 @@ def test_a_figure_is_made_once(tiny_dataset, tmp_path, monkeypatch, capsys, rand
 
 def test_after_an_error_no_further_job_is_begun(tiny_dataset, tmp_path):
     jobs = [
-        reproduction_jobs.Job(
-            collect=CollectConfig(env_id="safe/Pendulum-v0"), dataset_id=dataset_id,
-            method="bc", label="bc", preset="quick", settings={"num_steps": 4}, planner={},
-            seed=seed, folder=tmp_path / str(seed),
-            evaluation=EvaluationConfig(num_episodes=1, ratios=(1.0,)),
-        )
+        small_job(dataset_id, tmp_path / str(seed), seed=seed)
         for seed, dataset_id in enumerate(["no/such-v0"] + 9 * [tiny_dataset])
-    ]  # fmt: skip
+    ]
     with pytest.raises(DatasetError, match="no/such-v0"):
         job_runners.run_all(jobs, workers=2, device="cpu")
     assert not jobs[-1].done
@@ -201,15 +200,7 @@ def test_after_an_error_no_further_job_is_begun(tiny_dataset, tmp_path):
 @pytest.mark.filterwarnings("ignore")  # Ray's own
 def test_jobs_run_on_ray(tiny_dataset, tmp_path):
     pytest.importorskip("ray")
-    jobs = [
-        reproduction_jobs.Job(
-            collect=CollectConfig(env_id="safe/Pendulum-v0"), dataset_id=tiny_dataset,
-            method="bc", label="bc", preset="quick", settings={"num_steps": 4}, planner={},
-            seed=seed, folder=tmp_path / str(seed),
-            evaluation=EvaluationConfig(num_episodes=1, ratios=(1.0,)),
-        )
-        for seed in range(3)
-    ]  # fmt: skip
+    jobs = [small_job(tiny_dataset, tmp_path / str(seed), seed=seed) for seed in range(3)]
     counts = []
     run_all = job_runners.run_all
     run_all(
