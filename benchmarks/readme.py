@@ -9,7 +9,7 @@ import re
 import sys
 from pathlib import Path
 
-from comparison_report import CELL, about, by_budget, unconstrained
+from comparison_report import CELL, INTERVALS, about, by_budget, unconstrained
 from markdown_table import table
 from readme_latency import latency
 from trust_report import by_risk, share
@@ -151,34 +151,27 @@ def _over_budgets(budgets: list[dict]) -> str:
 
 
 def trust() -> str:
-    """One line per task, preset and risk; only risks that all tasks were measured at."""
-    rows, commands = [], []
+    """One line per task and preset; only risks that all tasks were measured at."""
+    risks, rows = (None, 0.05, 0.2), []
     for path in sorted((ROOT / "results/trust").glob("*.json")):
         document = json.loads(path.read_text())
-        commands.append(f"`python benchmarks/{document['provenance']['command']}`")
         for agent in document["agents"]:
             pooled = by_risk(agent["risk"])
-            keep = agent["forecasts"]["of"]["keep_probability"] if "forecasts" in agent else None
-            for risk in (None, 0.05, 0.2):
-                row = pooled[risk]
-                rows.append(
-                    [
-                        f"[`{document['task']}`](results/trust/{path.stem}.md)",
-                        f"`{agent['preset']}`",
-                        "none" if risk is None else f"{risk:g}",
-                        share(row),
-                        f"{row['mean_return']:.1f}",
-                        f"{pooled[None]['mean_return'] - row['mean_return']:.2f}",
-                        f"{keep['auroc']:.3f}" if keep and risk is None else "",
-                    ]
-                )
-    header = ["task", "preset", "requested risk", "over budget (95 % interval)", "return",
-              "return lost", "AUROC"]  # fmt: skip
+            forecasts = agent.get("forecasts")
+            rows.append(
+                [
+                    f"[`{document['task']}`](results/trust/{path.stem}.md)",
+                    f"`{agent['preset']}`",
+                    *(f"{share(pooled[r])}; {pooled[r]['mean_return']:.1f}" for r in risks),
+                    f"{forecasts['of']['keep_probability']['auroc']:.3f}" if forecasts else "",
+                ]
+            )
+    header = ["task", "preset", "no margin", "risk 0.05", "risk 0.2", "AUROC"]
     note = (
-        "Budgets from a tenth of the maximum to all of it, one training each: small runs. AUROC: "
-        "does `keep_probability` tell from the middle of an episode whether a small new budget "
-        "will be kept? More risks, forecasts of the behavior, moving budgets and shifted worlds "
-        f"are behind the links. Made by {'; '.join(commands)}."
+        "Episodes over budget (95 % interval); mean return. Budgets from a tenth of the maximum to "
+        "all of it, one training each: small runs. AUROC: does `keep_probability` tell from the "
+        "middle of an episode whether a small new budget will be kept? Commands, more risks, "
+        "forecasts of the behavior, moving budgets and shifted worlds are behind the links."
     )
     return table(header, rows) + "\n\n" + note
 
@@ -197,12 +190,16 @@ def comparison() -> str:
     document, rows = about(folder), read_table(folder / "summary.csv")
     parts = []
     for task in dict.fromkeys(row["task"] for row in rows):
-        parts += [f"`{task.split()[0]}`:", by_budget(folder, task), unconstrained(rows, task)]
+        parts += [
+            f"`{task.split()[0]}`:",
+            by_budget(folder, task, overrun=False),
+            unconstrained(rows, task),
+        ]
     scale = document["scale"]
     parts.append(
-        f"{CELL} {scale['num_episodes']} episodes per budget and training, training seeds "
-        f"{scale['seeds']}, one data set per task, preset `{scale['preset']}` where none is named: "
-        f"small trainings. Made by `{document['command']}` on {document['hardware']}; torch "
+        f"{CELL} {INTERVALS} {scale['num_episodes']} episodes per budget and training, training "
+        f"seeds {scale['seeds']}, one data set per task, preset `{scale['preset']}` where none is "
+        f"named: small trainings. Made by `{document['command']}` on {document['hardware']}; torch "
         f"{document['versions']['torch']}."
     )
     return "\n\n".join(part.strip() for part in parts if part)

@@ -10,12 +10,13 @@ ROOT = Path(__file__).parent.parent
 
 def latency() -> str:
     """Times, of every task and machine; then what faster planners cost in quality."""
-    show = {"act": _latencies, "training": _training, "fast": _faster_planners}
-    parts = []
-    for kind, function in show.items():
-        for path in sorted((ROOT / "results/latency").glob(f"{kind}-*.json")):
-            parts.append(function(json.loads(path.read_text())))
-    return "\n\n".join(parts)
+
+    def documents(kind: str) -> list[dict]:
+        paths = sorted((ROOT / "results/latency").glob(f"{kind}-*.json"))
+        return [json.loads(path.read_text()) for path in paths]
+
+    parts = [*map(_latencies, documents("act")), *map(_training, documents("training"))]
+    return "\n\n".join([*parts, _faster_planners(documents("fast"))])
 
 
 def _latencies(document: dict) -> str:
@@ -64,27 +65,23 @@ def _training(document: dict) -> str:
     return f"Training on {document['task']}'s dimensions, against the plain way: {shares} {made}."
 
 
-def _faster_planners(document: dict) -> str:
-    header = ["planner", "ms per step", "return, difference", "episodes over budget (95 %)",
-              "largest cost / budget"]  # fmt: skip
-    parts = []
-    for group in document["groups"]:
-        rows = []
-        for row in group["rows"]:
-            low, high = row["wilson_95"]
-            half_width = row["return_difference_half_width_95"]
-            rows.append(
-                [
-                    row["variant"],
-                    f"{row['milliseconds']:.1f}",
-                    f"{row['return_difference']:+.1f} ± {half_width:.1f}",
-                    f"{row['num_over_budget']} of {row['num_episodes']} ({low:.1%} to {high:.1%})",
-                    f"{row['max_normalized_cost']:.2f}",
-                ]
-            )
-        parts.append(table(header, rows))
+def _faster_planners(documents: list[dict]) -> str:
+    """The presets, planners by tasks; all other planners are in results/latency."""
+    cells: dict[str, dict[str, str]] = {}
+    for document in documents:
+        for group in document["groups"]:
+            for row in group["rows"]:
+                if row["variant"].partition(":")[0] in ("frontier", "fast", "realtime"):
+                    half_width = row["return_difference_half_width_95"]
+                    cells.setdefault(row["variant"], {})[document["task"]] = (
+                        f"{row['milliseconds']:.1f} ms; {row['return_difference']:+.1f} ± "
+                        f"{half_width:.1f}; {row['num_over_budget']} of {row['num_episodes']}"
+                    )
+    tasks = [document["task"] for document in documents]
+    rows = [[name, *(of_task.get(task, "") for task in tasks)] for name, of_task in cells.items()]
     note = (
-        f"{document['task']}: differences to the first line over the same start states and five "
-        f"budgets. Made by `{document['provenance']['command']}`."
+        "CPU time per step; return less that of the first line, over the same start states and "
+        "five budgets, with its 95 % interval; episodes over budget. Commands and more planners "
+        "are in [`results/latency`](results/latency)."
     )
-    return "\n\n".join([*parts, note])
+    return table(["planner", *(f"`{task}`" for task in tasks)], rows) + "\n\n" + note
