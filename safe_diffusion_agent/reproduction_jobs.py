@@ -115,14 +115,13 @@ def plan(
         preset = preset or scale.preset
         config, dataset_id = _dataset(env_id, quality, scale)
         every = "" if figure.control_intervals == (1,) else f"every {interval}"
-        difference = [name for name in (variant, planner_variant, every) if name]
-        method_name = [given] if len(chosen) > 1 or not difference else []
+        variants = (variant, planner_variant, every)
         jobs.append(
             Job(
                 collect=config,
                 dataset_id=dataset_id,
                 method=method,
-                label=", ".join(method_name + difference),
+                label=_label(given, variants, alone=len(chosen) == 1),
                 preset=preset,
                 settings=dict(figure.variants[variant]),
                 planner=dict(figure.planner_variants[planner_variant]),
@@ -137,6 +136,12 @@ def plan(
             )
         )
     return jobs
+
+
+def _label(given: str, variants: Sequence[str], *, alone: bool) -> str:
+    """What tells a job from the others of its figure; a method that is alone needs no name."""
+    differing = [name for name in variants if name]
+    return ", ".join(differing if alone and differing else [given, *differing])
 
 
 def _datasets(
