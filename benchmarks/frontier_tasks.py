@@ -18,7 +18,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
-from frontier import PAPER, START_SEED, timed_train
+from frontier import START_SEED, timed_train
 from rich.progress import track
 
 from safe_diffusion_agent import pipeline
@@ -38,7 +38,7 @@ METHODS: dict[str, tuple[str, str, dict[str, Any]]] = {
     DISCOUNTED: ("trebi", "frontier", {"discount": None}),
     "caps": ("caps", "quick", {}),
     "quick": ("trebi", "quick", {}),
-    "the paper's planner, small networks": ("trebi", "quick", PAPER),
+    "the paper's planner, small": ("trebi", "small", {}),
 }
 Job = tuple[str, str, int]  # method, dataset id, episodes
 
