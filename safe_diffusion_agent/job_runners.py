@@ -30,7 +30,7 @@ def run_all(
             starts one of `workers` CPUs here. The folders of the jobs and Minari's datasets have
             to be on file systems that all its machines share.
         device: `"cpu"`, `"cuda"`, ... or `"auto"`. Jobs on Ray get a GPU each with `"cuda"` only.
-        progress: Called after every job as `progress(done, total)`.
+        progress: Called at first, and after every job, as `progress(done, total)`.
 
     Raises:
         ValueError: A Ray cluster is asked for, and Ray is not installed.
@@ -48,6 +48,8 @@ def run_all(
     else:
         finished = _in_processes(missing, workers, device)
     done = len(jobs) - sum(map(len, missing))
+    if progress is not None and missing:
+        progress(done, len(jobs))  # the first job takes a while
     for number in finished:
         done += number
         if progress is not None:

@@ -6,6 +6,7 @@ A figure needs datasets, trainings and evaluations. An interrupted reproduction 
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,8 @@ def reproduce(
         workers: See `run_all`.
         ray_address: See `run_all`.
         device: `"cpu"`, `"cuda"`, ... or `"auto"`.
-        progress: Called after every job as `progress(done, total)`.
+        progress: Called as `progress(name, done, total, **values)`; the name is that of a dataset
+            that is collected, or "jobs".
 
     Returns:
         The folder.
@@ -79,10 +81,16 @@ def reproduce(
     )
     jobs = plan(figure, size, Path(runs), tasks=tasks, qualities=qualities, methods=methods)
     for dataset_id, config in {job.dataset_id: job.collect for job in jobs}.items():
-        collect(config, dataset_id=dataset_id)
+        collect(config, dataset_id=dataset_id, progress=progress and partial(progress, dataset_id))
         if dataset_id != default_dataset_id(config.env_id, config.quality):
             measure_max_budget(dataset_id)  # the paper's is for data of the paper's size
-    run_all(jobs, workers=workers, ray_address=ray_address, device=device, progress=progress)
+    run_all(
+        jobs,
+        workers=workers,
+        ray_address=ray_address,
+        device=device,
+        progress=progress and partial(progress, "jobs"),
+    )
     folder = Path(out) / name
     _write(folder, name, jobs, random_ratios=figure.random_ratios)
     data = {job.task: job.dataset_id for job in jobs}

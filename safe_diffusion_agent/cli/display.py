@@ -49,11 +49,12 @@ def progress_bars() -> Iterator[Callable[..., None]]:
 
         def progress(name: str, done: int, total: int, **values: float) -> None:
             if name not in tasks:
-                task = bars.add_task(name, total=total, completed=done - 1, rate="", values="")
-                tasks[name] = (task, done - 1)
+                before = max(done - 1, 0)
+                task = bars.add_task(name, total=total, completed=before, rate="", values="")
+                tasks[name] = (task, before)
             task, first = tasks[name]
             elapsed = bars.tasks[task].elapsed or 0.0
-            rate = f"{(done - first) / elapsed:.0f}/s" if elapsed > 0.5 else ""
+            rate = _rate((done - first) / elapsed) if elapsed > 0.5 else ""
             shown = "  ".join(f"{key} {value:.3g}" for key, value in values.items())
             bars.update(task, completed=done, total=total, rate=rate, values=shown)
 
@@ -63,6 +64,10 @@ def progress_bars() -> Iterator[Callable[..., None]]:
             bars.stop()
             console.print("Interrupted. Run the same command again to continue.")
             raise typer.Exit(130) from None
+
+
+def _rate(per_second: float) -> str:
+    return f"{per_second:.0f}/s" if per_second >= 1.0 else f"{3600 * per_second:.0f}/h"
 
 
 def show_evaluation(document: dict[str, Any], folder: Path) -> None:

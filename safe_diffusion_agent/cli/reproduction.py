@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from safe_diffusion_agent.cli.display import console, progress_bar, show_comparison
+from safe_diffusion_agent.cli.display import console, progress_bars, show_comparison
 from safe_diffusion_agent.cli.options import Device, parse_seeds
 
 app = typer.Typer()
@@ -43,7 +43,7 @@ def reproduce(
     from safe_diffusion_agent.comparison import read_table
     from safe_diffusion_agent.reproduce import reproduce as reproduce_figure
 
-    with progress_bar("jobs") as progress:
+    with progress_bars() as progress:
         folder = reproduce_figure(
             figure,
             out=out,

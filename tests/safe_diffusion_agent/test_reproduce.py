@@ -206,5 +206,5 @@ def test_jobs_run_on_ray(tiny_dataset, tmp_path):
     run_all(
         jobs, workers=2, ray_address="local", device="cpu", progress=lambda *n: counts.append(n)
     )
-    assert counts == [(1, 3), (2, 3), (3, 3)] and all(job.done for job in jobs)
+    assert counts == [(0, 3), (1, 3), (2, 3), (3, 3)] and all(job.done for job in jobs)
     run_all(jobs, workers=2, ray_address="local", device="cpu", progress=pytest.fail)
