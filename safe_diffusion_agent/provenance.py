@@ -46,11 +46,18 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """Commit of the source this package runs from; None without its repository, or git."""
+    """Commit of the source this package runs from; None without its repository, or git.
+
+    It is marked as dirty if Python files differ from it; results and pages may.
+    """
     folder = Path(__file__).parent.parent
     if not (folder / ".git").exists() or shutil.which("git") is None:
         return None
-    result = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=folder, capture_output=True, text=True
-    )
-    return result.stdout.strip() or None
+
+    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True)
+
+    commit = git("describe", "--always").stdout.strip()
+    if not commit:
+        return None
+    return commit + "-dirty" * (git("diff", "--quiet", "HEAD", "--", "*.py").returncode != 0)
