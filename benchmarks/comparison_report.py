@@ -156,7 +156,8 @@ def section(folder: Path) -> str:
         f"Training seeds {scale['seeds']}, "
         f"{'100 episodes in all' if random_ratios else str(scale['num_episodes']) + ' episodes'} "
         f"each, preset `{scale['preset']}` where none is named. Made by `{document['command']}` "
-        f"at {document['commit']} on {document['hardware']}; torch {document['versions']['torch']}."
+        f"(evaluated at {', '.join(document['evaluated_at_commits'])}) on "
+        f"{document['hardware']}; torch {document['versions']['torch']}."
     )
     return "\n\n".join(part.strip() for part in parts if part)
 

@@ -98,6 +98,7 @@ def reproduce(
         "figure": name,
         "title": figure.title,
         "scale": asdict(size),
+        "evaluated_at_commits": _commits(jobs),
         "datasets": {task: _about_data(dataset_id) for task, dataset_id in data.items()},
     } | provenance()
     write_text(folder / "about.json", json.dumps(about, indent=2) + "\n")
@@ -128,6 +129,12 @@ def _write(folder: Path, name: str, jobs: Sequence[Job], *, random_ratios: bool)
         f"{jobs[0].evaluation.num_episodes} episodes each",
         random_ratios=random_ratios,
     )
+
+
+def _commits(jobs: Sequence[Job]) -> list[str]:
+    """Of the source that evaluated: jobs that are done are not done again."""
+    documents = (json.loads((job.results / "results.json").read_text()) for job in jobs)
+    return sorted({document["provenance"]["commit"] or "unknown" for document in documents})
 
 
 def _about_data(dataset_id: str) -> dict[str, Any]:
