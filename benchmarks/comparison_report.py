@@ -50,6 +50,10 @@ REMARKS = {
     "and 10000 is no better. A possible reason, not tested: the last guided step moves "
     "a trajectory by alpha n V_1 grad C, and with 10 denoising steps instead of 20 the variance "
     "V_1 is 3.5 times as large.",
+    "fig5": "Few episodes of these data are within any budget but the largest, and the baselines "
+    "overspend nearly always. `frontier` keeps most budgets by falling early, which ends the cost: "
+    "the paper does not punish that (the reference code does, see `termination_penalty`), and "
+    "`frontier` cannot. The paper's method does best at 0.8 and 1.",
     "fig7": "The paper: a plan for four steps costs a little return and few violations. So it is "
     "with `frontier`, and with `small` where the data hold safe episodes (from 0.6 on); below, "
     "every step without a new plan costs dearly.",
