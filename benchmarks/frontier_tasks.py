@@ -27,12 +27,10 @@ from safe_diffusion_agent.data import load_episodes
 from safe_diffusion_agent.evaluation import EvaluationConfig
 from safe_diffusion_agent.methods import load_agent
 from safe_diffusion_agent.provenance import provenance
-from safe_diffusion_agent.trebi.presets import preset_config
 
 ROOT = Path(__file__).parent.parent
 RUNS, RESULTS = ROOT / "runs" / "frontier-tasks", ROOT / "results" / "frontier"
 DISCOUNTED = "frontier, discounted return"  # as the costs are, where they are
-OF_PAPER = "the paper's planner, small networks"  # with App. D's penalty of the task
 NO_MARGIN = "frontier, no margin"  # the agent of the first line, with risk=None
 METHODS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "frontier": ("trebi", "frontier", {}),
@@ -50,16 +48,15 @@ def run_job(job: Job) -> dict[str, Any]:
     torch.set_num_threads(1)
     name, dataset_id, num_episodes = job
     method, preset, settings = METHODS[name]
+    planner = {"risk": None} if name == NO_MARGIN else {}
     parent = RUNS / dataset_id.removeprefix("safe-envs/").replace("/", "-")
-    folder = parent / ("frontier" if name == NO_MARGIN else name.split()[-1])
+    folder = parent / ("frontier" if planner else name.split()[-1])
     training_seconds = timed_train(
         dataset_id, folder, method=method, preset=preset, device="cpu", settings=settings
     )
-    agent = load_agent(folder, device="cpu")
-    planner = _planner_settings(name, agent.task.env_id)
     agent = load_agent(folder, device="cpu", **planner)
     config = EvaluationConfig(num_episodes=num_episodes, seed=START_SEED)
-    results = "-".join([f"evaluation-{num_episodes}", *(f"{k}={v}" for k, v in planner.items())])
+    results = f"evaluation-{num_episodes}" + "-no-margin" * bool(planner)
     evaluated = pipeline.evaluate(agent, folder / results, config=config)
     return {
         "name": name,
@@ -72,15 +69,6 @@ def run_job(job: Job) -> dict[str, Any]:
         "milliseconds_per_act": milliseconds_per_act(agent),
         "budgets": evaluated["budgets"],
     }
-
-
-def _planner_settings(name: str, env_id: str) -> dict[str, Any]:
-    """Settings that a trained agent is loaded with."""
-    if name == NO_MARGIN:
-        return {"risk": None}
-    if name == OF_PAPER:
-        return {"penalty": preset_config("paper", env_id).planner.penalty}
-    return {}
 
 
 def milliseconds_per_act(agent: Any, num_calls: int = 20) -> float:
