@@ -133,6 +133,8 @@ def draw_comparison(
         draw(top, panel, "normalized_cost")
         draw(bottom, panel, "episode_return")
         top.axhline(1.0, color=RED, linestyle="--", linewidth=1.2)
+        if random_ratios:  # next to no budget is exceeded by hundreds of times
+            top.set_yscale("symlog", linthresh=2.0)
         top.set_ylim(bottom=0.0)
         top.set_title(panel.name)
         bottom.set_xlabel("budget / maximum budget")
