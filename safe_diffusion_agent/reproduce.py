@@ -93,14 +93,7 @@ def reproduce(
     )
     folder = Path(out) / name
     _write(folder, name, jobs, random_ratios=figure.random_ratios)
-    data = {job.task: job.dataset_id for job in jobs}
-    about = {
-        "figure": name,
-        "title": figure.title,
-        "scale": asdict(size),
-        "evaluated_at_commits": _commits(jobs),
-        "datasets": {task: _about_data(dataset_id) for task, dataset_id in data.items()},
-    } | provenance()
+    about = {"figure": name, "title": figure.title, "scale": asdict(size), **_about(jobs)}
     write_text(folder / "about.json", json.dumps(about, indent=2) + "\n")
     return folder
 
@@ -129,6 +122,15 @@ def _write(folder: Path, name: str, jobs: Sequence[Job], *, random_ratios: bool)
         f"{jobs[0].evaluation.num_episodes} episodes each",
         random_ratios=random_ratios,
     )
+
+
+def _about(jobs: Sequence[Job]) -> dict[str, Any]:
+    """What the results rest on: data, source, versions, hardware."""
+    data = {job.task: job.dataset_id for job in jobs}
+    return {
+        "evaluated_at_commits": _commits(jobs),
+        "datasets": {task: _about_data(dataset_id) for task, dataset_id in data.items()},
+    } | provenance()
 
 
 def _commits(jobs: Sequence[Job]) -> list[str]:
