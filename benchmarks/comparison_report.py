@@ -33,11 +33,12 @@ DUELS = (
 
 # What the figures say, beside what the paper says (Sec. 5.1, App. E).
 REMARKS = {
-    "fig1": "As in the paper, BCORLE(lambda) and BCQ-Saute overspend on Pendulum, by the largest "
-    "multiples where the budget is small. `trebi:small`, the paper's method, hardly ever "
-    "overspends, and pays for it: on Pendulum the penalty n = 1000 drives all candidates to hanging still (fig4b: smaller ones "
-    "return more). CPQ is as careful on Pendulum, and is not trained long enough on Reacher. "
-    "Reacher's goal is out of reach: returns hardly differ, and the cost is what there is to see.",
+    "fig1": "As in the paper, BCORLE(lambda) and BCQ-Saute overspend on Pendulum, by the "
+    "largest multiples where the budget is small. `trebi:small`, the paper's method, "
+    "hardly ever overspends, and pays for it: on Pendulum the penalty n = 1000 drives "
+    "all candidates to hanging still (fig4b: smaller ones return more). CPQ is as "
+    "careful on Pendulum, and is not trained long enough on Reacher. Reacher's goal is "
+    "out of reach: returns hardly differ, and the cost is what there is to see.",
     "fig2": "No episode of the data is within the two smallest budgets: a planner that imitates "
     "the data overspends there. `frontier` does not; it loses return in episodes in which the "
     "cheetah comes to a stand.",
