@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from safe_diffusion_agent.agent import Agent
 from safe_diffusion_agent.trebi.agent import TrebiAgent
 from safe_diffusion_agent.trebi.frontier import FrontierPlanner, Judge
 from safe_diffusion_agent.trebi.plan import Plan
@@ -133,6 +134,21 @@ def _foreseen(
     )
 
 
+def held_back_too_much(agent: Agent) -> str:
+    """What to know of a margin that is more than half of the largest budget; else nothing.
+
+    A budget within the margin leaves nothing to choose: every plan is the one that costs least.
+    """
+    margin, largest = getattr(agent, "margin", 0.0), agent.task.max_budget
+    if margin <= largest / 2:
+        return ""
+    return (
+        f"{margin:.3g} of a budget are held back, of {largest:.3g} at most: with budgets within "
+        "that, every plan is the one that costs least. The models predict costs too poorly for "
+        "this risk: train on more data, or load the agent with a larger risk."
+    )
+
+
 def facts(agent: TrebiAgent) -> dict[str, str]:
     """What there is to know of an agent, by name."""
     task, about = agent.task, agent.about
@@ -143,7 +159,7 @@ def facts(agent: TrebiAgent) -> dict[str, str]:
         f"{task.cost_discount:g}, maximum budget {task.max_budget:g}",
         "dataset": f"{task.dataset_id} ({task.dataset_fingerprint})",
         "made by": str(about.get("provenance", {}).get("command")),
-        "margin": f"{agent.margin:.3g} cost units",
+        "margin": f"{agent.margin:.3g} cost units. {held_back_too_much(agent)}".strip(),
     }
     errors = about.get("model_errors")
     if errors:

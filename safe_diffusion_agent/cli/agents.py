@@ -38,10 +38,11 @@ def train(
     settings: Settings = None,
 ) -> None:
     """Train an agent on a Minari dataset."""
+    from safe_diffusion_agent.inspection import held_back_too_much
     from safe_diffusion_agent.pipeline import train as train_agent
 
     with progress_bar("train") as progress:
-        train_agent(
+        agent = train_agent(
             dataset_id,
             out,
             method=method,
@@ -54,6 +55,8 @@ def train(
             progress=progress,
         )
     console.print(f"Agent: {out}")
+    if warning := held_back_too_much(agent):
+        console.print(f"[yellow]{warning}[/]")
 
 
 @app.command(epilog="Example: trebi evaluate pendulum --episodes 20 --out runs/evaluation")

@@ -9,6 +9,7 @@ and costs.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +56,7 @@ class DynamicsEnsemble(nn.Module):
 
     The outputs are the change of the observation, the reward and the cost, standardised by the
     buffers, and the logit of termination. Predicted observations stay within the data's range.
+    Where every cost of the data is 0 or the same (an event), its output is the event's logit.
 
     Args:
         obs_dim: O.
@@ -71,6 +73,7 @@ class DynamicsEnsemble(nn.Module):
     obs_low: Tensor
     obs_high: Tensor
     terminates: Tensor
+    event_cost: Tensor
     trusted_steps: Tensor
 
     def __init__(self, obs_dim: int, act_dim: int, width: int, num_members: int):
@@ -88,7 +91,13 @@ class DynamicsEnsemble(nn.Module):
         self.register_buffer("obs_low", torch.full((obs_dim,), -torch.inf))
         self.register_buffer("obs_high", torch.full((obs_dim,), torch.inf))
         self.register_buffer("terminates", torch.zeros(()))  # 1 if some of the data's episodes do
+        self.register_buffer("event_cost", torch.zeros(()))  # 0 where costs take other values, too
         self.register_buffer("trusted_steps", torch.ones((), dtype=torch.int64))
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *others: Any) -> None:
+        """Also reads checkpoints from before `event_cost`."""
+        state_dict.setdefault(f"{prefix}event_cost", torch.zeros(()))
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def forward(self, obs: Tensor, actions: Tensor) -> Tensor:
         """Raw outputs of every member, `(M, N, O + 3)`, for `(N, O)` or `(M, N, O)`."""
@@ -109,10 +118,12 @@ class DynamicsEnsemble(nn.Module):
         output = raw.mean(dim=0) if members is None else raw[members, rows]
         values = self.target_shift + self.target_scale * output[:, :-1]
         change, reward, cost = values.split([self.obs_dim, 1, 1], dim=1)
+        expected = self.event_cost * torch.sigmoid(output[:, -2:-1])
+        cost = torch.where(self.event_cost > 0, expected, cost.clamp_min(0.0))
         return Transition(
             observation=(obs + change).clamp(self.obs_low, self.obs_high),
             reward=reward[:, 0],
-            cost=cost[:, 0].clamp_min(0.0),
+            cost=cost[:, 0],
             survival=1.0 - self.terminates * torch.sigmoid(output[:, -1]),
         )
 

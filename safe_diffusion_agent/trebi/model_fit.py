@@ -11,7 +11,9 @@ MAX_ROLLOUTS = 2_000  # held-out rollouts that the errors are measured on
 
 
 class DynamicsLoss:
-    """Smooth L1 loss of the standardised changes, rewards and costs, and of the termination.
+    """Smooth L1 loss of standardised changes, rewards and costs; cross-entropy of what is an event.
+
+    The episode's end is an event, and a cost that is either 0 or always the same.
 
     Args:
         pieces: The data.
@@ -21,6 +23,8 @@ class DynamicsLoss:
 
     def __init__(self, pieces: Pieces, rows: Tensor, batch_size: int):
         self.pieces, self.rows, self.batch_size = pieces, rows, batch_size
+        self._event_cost = event_cost(pieces.costs)
+        self._terminates = bool(pieces.terminated.any())
         self._targets = torch.cat(
             [pieces.next_obs - pieces.obs, pieces.rewards[:, None], pieces.costs[:, None]], dim=1
         )
@@ -32,7 +36,8 @@ class DynamicsLoss:
         dynamics.target_scale.copy_(targets.std(dim=0).clamp_min(1e-6))
         dynamics.obs_low.copy_(observations.amin(dim=0))
         dynamics.obs_high.copy_(observations.amax(dim=0))
-        dynamics.terminates.fill_(bool(self.pieces.terminated.any()))
+        dynamics.terminates.fill_(self._terminates)
+        dynamics.event_cost.fill_(self._event_cost)
 
     def __call__(
         self, dynamics: nn.Module, generator: torch.Generator
@@ -45,13 +50,22 @@ class DynamicsLoss:
         rows = self.rows[drawn]
         raw = dynamics(self.pieces.obs[rows], self.pieces.actions[rows])
         targets = (self._targets[rows] - dynamics.target_shift) / dynamics.target_scale
-        model = functional.smooth_l1_loss(raw[..., :-1], targets, beta=0.1)
-        loss, parts = model, {"model": model.detach()}
-        if dynamics.terminates:
-            ended = self.pieces.terminated[rows]
-            end = functional.binary_cross_entropy_with_logits(raw[..., -1], ended)
-            loss, parts = loss + end, parts | {"termination": end.detach()}
-        return loss, parts
+        events = {}
+        if self._event_cost > 0:
+            events["cost event"] = raw[..., -2], (self.pieces.costs[rows] > 0).float()
+            targets[..., -1] = raw[..., -2].detach()  # the event has a loss of its own
+        if self._terminates:
+            events["termination"] = raw[..., -1], self.pieces.terminated[rows]
+        parts = {"model": functional.smooth_l1_loss(raw[..., :-1], targets, beta=0.1)}
+        for name, pair in events.items():
+            parts[name] = functional.binary_cross_entropy_with_logits(*pair)
+        return sum(parts.values(), raw.new_zeros(())), {k: v.detach() for k, v in parts.items()}
+
+
+def event_cost(costs: Tensor) -> float:
+    """What the event costs, where every cost is 0 or that; else 0."""
+    largest = costs.max()
+    return float(largest) if ((costs == 0.0) | (costs == largest)).all() else 0.0
 
 
 @torch.no_grad()

@@ -4,7 +4,12 @@ import torch
 from torch import nn
 
 from safe_diffusion_agent.trebi.dynamics import DynamicsEnsemble, Transition, roll_out
-from safe_diffusion_agent.trebi.model_fit import DynamicsLoss, trusted_steps, unexplained_shares
+from safe_diffusion_agent.trebi.model_fit import (
+    DynamicsLoss,
+    event_cost,
+    trusted_steps,
+    unexplained_shares,
+)
 from safe_diffusion_agent.trebi.pieces import Pieces
 from safe_diffusion_agent.trebi.trajectories import Normalizer
 
@@ -116,6 +121,49 @@ def test_models_learn_the_pendulum(tiny_episodes):
     assert shares["observation"][0] < 0.001 and shares["observation"][7] < 0.02
     assert shares["observation"][7] > shares["observation"][0], "errors add up"
     assert shares["return"][7] < 0.3 < untrained["return"][7]
+
+
+def test_a_cost_of_zero_or_one_is_learned_as_an_event(tiny_episodes):
+    pieces = pieces_of(tiny_episodes)
+    border = pieces.next_obs[:, 0].median()
+    pieces.costs = 3.0 * (pieces.next_obs[:, 0] > border)
+    rows, shares = torch.arange(len(pieces)), []
+    for event in (True, False):
+        torch.manual_seed(0)
+        dynamics = DynamicsEnsemble(3, 1, 64, 2)
+        loss = DynamicsLoss(pieces, rows[: 10 * 200], 128)
+        assert loss._event_cost == 3.0
+        loss._event_cost *= event  # False: the cost is a number like any other
+        loss.standardize(dynamics)
+        optimizer = torch.optim.Adam(dynamics.parameters(), 3e-3)
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(400):
+            value, _ = loss(dynamics, generator)
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+        shares.append(unexplained_shares(dynamics, pieces, rows[10 * 200 :], 4)["cost"][0])
+        if event:
+            cost = dynamics.step(pieces.obs, pieces.actions).cost
+            assert (cost >= 0).all() and (cost <= 3.0).all()
+    assert shares[0] < 0.75 * shares[1], shares
+
+
+def test_an_event_is_a_cost_that_is_zero_or_always_the_same():
+    assert event_cost(torch.tensor([0.0, 2.0, 0.0])) == 2.0
+    assert event_cost(torch.tensor([0.0, 2.0, 1.0])) == 0.0
+    assert event_cost(torch.zeros(3)) == 0.0
+
+
+def test_models_from_before_events_are_read():
+    old = DynamicsEnsemble(2, 1, 8, 3)
+    tensors = {name: t for name, t in old.state_dict().items() if name != "event_cost"}
+    new = DynamicsEnsemble(2, 1, 8, 3)
+    new.load_state_dict(tensors)
+    assert new.event_cost == 0
+    del tensors["trusted_steps"]
+    with pytest.raises(RuntimeError, match="trusted_steps"):
+        new.load_state_dict(tensors)
 
 
 def test_trusted_steps_end_before_the_first_share_over_the_tolerance():

@@ -3,7 +3,7 @@ import pytest
 from matplotlib.image import imread
 
 from safe_diffusion_agent.decision_figure import draw_decision
-from safe_diffusion_agent.inspection import decision_at, decision_of, facts
+from safe_diffusion_agent.inspection import decision_at, decision_of, facts, held_back_too_much
 from safe_diffusion_agent.trebi.fit import fit
 from safe_diffusion_agent.trebi.presets import preset_config
 
@@ -57,3 +57,10 @@ def test_facts_tell_how_far_the_models_are_trusted(frontier_agent, tiny_agent):
     assert "after 8 steps" in known["model errors"] and "of 8 steps" in known["model rollouts"]
     assert "model errors" not in facts(tiny_agent)
     assert facts(tiny_agent)["margin"].startswith("3 ")
+
+
+def test_a_margin_that_leaves_no_choice_is_told(tiny_agent, monkeypatch):
+    assert held_back_too_much(tiny_agent) == ""
+    monkeypatch.setattr(tiny_agent, "margin", 0.6 * tiny_agent.task.max_budget)
+    assert held_back_too_much(tiny_agent).startswith("36 of a budget are held back, of 60")
+    assert "a larger risk" in facts(tiny_agent)["margin"]
