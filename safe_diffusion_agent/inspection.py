@@ -170,9 +170,8 @@ def facts(agent: TrebiAgent) -> dict[str, str]:
             if values
         )
         lines["model errors"] = f"{shares} (share of the variance, held-out episodes)"
-        source = (
-            "branches, too" if settings.frontier.imagines(trusted) else "recorded episodes alone"
-        )
+        branches = about.get("branches", settings.frontier.imagines(trusted))
+        source = "branches, too" if branches else "recorded episodes alone"
         lines["model rollouts"] = (
             f"{trusted} of {settings.model.horizon} steps are trusted; critic from {source}"
         )

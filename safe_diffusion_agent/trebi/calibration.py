@@ -40,7 +40,7 @@ class Calibration:
     Attributes:
         underestimate: `(m,)`, cost less predicted cost of held-out windows.
         overspend: `(n,)`, cost less budget of imagined episodes, or of pieces of them (see
-            `frontier_fit.broken_promises`); None with `judge="values"`.
+            `frontier_calibration.broken_promises`); None with `judge="values"`.
     """
 
     underestimate: Tensor

@@ -187,9 +187,9 @@ def fit(
         calibration = _calibrate(GuidedPlanner(*of_planner), select_episodes(episodes, held_out))
     else:
         planner = FrontierPlanner(*of_planner)
-        calibration, model_errors, later = fit_frontier(planner, episodes, stages)
-        history += later
-        about["model_errors"] = model_errors
+        fitted = fit_frontier(planner, episodes, stages)
+        calibration, history = fitted.calibration, [*history, *fitted.history]
+        about |= {"model_errors": fitted.model_errors, "branches": fitted.branches}
     about["losses"] = history[-1]
     agent = TrebiAgent(
         networks, normalizer, config, task, calibration, about=about, device=torch_device

@@ -27,6 +27,9 @@ class FrontierConfig:
         branch_share: Share of imagined branches in a batch.
         min_branch_steps: Models that are trusted for fewer steps imagine no branches, and no whole
             episodes: the critic learns from the recorded ones alone.
+        max_margin: Share of the maximum budget. A critic that learned from branches and needs a
+            larger margin makes use of the models' errors; one that learned from the recorded
+            episodes alone takes its place if its margin is smaller.
         num_branches: States that branches are imagined from at a time.
         num_diffusion_branches: Branches per state that the diffusion model proposes.
         branch_interval: Steps after which new branches are imagined.
@@ -49,6 +52,7 @@ class FrontierConfig:
     branch_expectile: float = 0.6
     branch_share: float = 0.5
     min_branch_steps: int = 8
+    max_margin: float = 0.25
     num_branches: int = 10_000
     num_diffusion_branches: int = 2
     branch_interval: int = 2_500

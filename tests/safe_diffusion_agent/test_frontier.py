@@ -13,8 +13,10 @@ from safe_diffusion_agent.data import load_episodes
 from safe_diffusion_agent.inspection import facts
 from safe_diffusion_agent.minari_writer import write_dataset
 from safe_diffusion_agent.recorder import EpisodeRecorder
+from safe_diffusion_agent.trebi import frontier_fit
 from safe_diffusion_agent.trebi.branches import Brancher
 from safe_diffusion_agent.trebi.calibration import (
+    Calibration,
     conformal_quantile,
     imagined_overspend,
     spread_budgets,
@@ -316,3 +318,27 @@ def test_terminations_and_discounted_budgets(datasets_root):
     assert survival[0] > 0.9 > survival[1]
     plan = agent.plan(episode["observations"][0], 20.0, 1000)
     assert np.isfinite(plan.predicted_return).all() and plan.actions.shape == (1, 8, 3)
+
+
+@pytest.mark.parametrize("margins", [(30.0, 20.0), (30.0, 40.0), (10.0, 0.0)])
+def test_a_critic_that_needs_too_large_a_margin_is_trained_without_branches(
+    tiny_episodes, monkeypatch, margins
+):
+    """Then it is the one that a training without branches gives, if that needs a smaller one."""
+    by_branches = preset_config("frontier", "safe/Pendulum-v0", **QUICKLY)
+    calibrations = [Calibration(torch.zeros(200), torch.full((20,), margin)) for margin in margins]
+    asked = iter(calibrations)
+    done = []
+    monkeypatch.setattr(frontier_fit, "calibrate", lambda *_, **__: next(asked))
+    agent, _ = fit(tiny_episodes, by_branches, progress=lambda *steps, **_: done.append(steps))
+    assert done[-1][0] <= done[-1][1] and sorted(done) == done
+    tries, kept = 1 if margins[0] < 15 else 2, int(margins[1] < margins[0] and margins[0] > 15)
+    assert len(list(asked)) == 2 - tries
+    assert agent.calibration is calibrations[kept] and agent.about["branches"] == (not kept)
+    alike = by_branches.override(branch_share=0.0) if kept else by_branches
+    monkeypatch.setattr(frontier_fit, "calibrate", lambda *_, **__: calibrations[0])
+    expected = fit(tiny_episodes, alike.override(max_margin=1.0))[0]
+    for tensor, other in zip(
+        agent.networks.critic.parameters(), expected.networks.critic.parameters(), strict=True
+    ):
+        torch.testing.assert_close(tensor, other)

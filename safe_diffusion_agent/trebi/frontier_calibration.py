@@ -1,0 +1,122 @@
+"""The margin of agents with `judge="frontier"`: scores from their models and held-out episodes."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from safe_diffusion_agent.data import Episodes
+from safe_diffusion_agent.task import Task
+from safe_diffusion_agent.trebi.calibration import (
+    Calibration,
+    imagined_overspend,
+    spread_budgets,
+)
+from safe_diffusion_agent.trebi.frontier import FrontierPlanner, Judge
+from safe_diffusion_agent.trebi.held_out import is_held_out
+from safe_diffusion_agent.trebi.model_fit import underestimated_costs
+from safe_diffusion_agent.trebi.pieces import Pieces
+
+MAX_PROMISES = 2_000  # states
+MAX_IMAGINED_STEPS = 400  # of a calibration episode; longer rollouts say little
+
+
+def held_out_rows(pieces: Pieces, share: float) -> Tensor:
+    """Which transitions `(n,)` the models are not trained on: those of every few episodes."""
+    held_out = is_held_out(int(pieces.episode[-1]) + 1, share)
+    return torch.tensor(held_out, device=pieces.episode.device)[pieces.episode]
+
+
+def imagined_steps(task: Task) -> int:
+    """Length of an imagined episode."""
+    return min(task.max_episode_steps or MAX_IMAGINED_STEPS, MAX_IMAGINED_STEPS)
+
+
+def calibrate(
+    planner: FrontierPlanner,
+    pieces: Pieces,
+    episodes: Episodes,
+    *,
+    seed: int,
+    progress: Callable[..., None] | None = None,
+) -> Calibration | None:
+    """What the margin is taken from; see `Calibration`. None without `calibration_episodes`.
+
+    Args:
+        planner: Its networks are trained.
+        pieces: The data.
+        episodes: The same data.
+        seed: Fixes the planner's noise.
+        progress: Called as `progress(done, total)`, in steps of the imagined episodes.
+    """
+    config, dynamics = planner.config.frontier, planner.networks.dynamics
+    if config.calibration_episodes == 0:
+        return None
+    held_out = torch.nonzero(held_out_rows(pieces, config.held_out_share))[:, 0]
+    underestimate = underestimated_costs(dynamics, pieces, held_out).cpu()
+    if config.min_branch_steps > dynamics.trusted_steps:  # whole episodes would say nothing
+        overspend = broken_promises(planner.judge(), pieces, held_out)
+    else:
+        overspend = _overspend(planner, pieces, episodes, seed, progress)
+    return Calibration(underestimate, overspend.cpu())
+
+
+@torch.no_grad()
+def broken_promises(judge: Judge, pieces: Pieces, rows: Tensor) -> Tensor:
+    """Cost of imagined pieces, and of the rest by the critic, beyond what it said at their start.
+
+    They are the cheapest that the critic's behaviors do for as many steps as the models are
+    trusted: what an agent would have to do that has just as much budget left as the critic asks
+    for.
+
+    Args:
+        judge: Its models and its critic.
+        pieces: The data.
+        rows: Indices of transitions to start from; at most `MAX_PROMISES` of them do.
+
+    Returns:
+        `(m,)`, in cost units.
+    """
+    rows = rows[:: math.ceil(len(rows) / MAX_PROMISES)]
+    obs, steps_left = pieces.obs[rows], pieces.steps_left(rows).to(torch.float32)
+    num_steps, act_dim = int(judge.dynamics.trusted_steps), pieces.actions.shape[1]
+    nothing_given = obs.new_empty(len(obs), 0, num_steps, act_dim)
+    piece = judge.roll_out(obs, nothing_given, steps_left, habits=True)
+    num = len(piece.costs) // len(obs)
+    budget = torch.zeros(len(piece.costs), device=obs.device)
+    returns, costs = judge.curves(piece, steps_left.repeat_interleave(num, 0))
+    _, least = judge.rate(returns, costs, budget)
+    _, promised = judge.rate(*judge.frontier(obs, steps_left), budget[: len(obs)])
+    return least.view(-1, num).min(dim=1).values - promised
+
+
+def _overspend(
+    planner: FrontierPlanner,
+    pieces: Pieces,
+    episodes: Episodes,
+    seed: int,
+    progress: Callable[..., None] | None,
+) -> Tensor:
+    num, act_dim = planner.config.frontier.calibration_episodes, planner.task.act_dim
+    device = pieces.obs.device
+    generator = torch.Generator(device).manual_seed(seed)
+    starts = torch.tensor(np.cumsum(episodes.lengths) - episodes.lengths)
+    chosen = starts[torch.arange(num) * len(starts) // num].to(device)
+
+    def policy(obs: Tensor, remaining: Tensor, left: Tensor) -> Tensor:
+        observations = planner.normalizer.unnormalize(obs, slice(act_dim, None))
+        choice = planner(observations, remaining, left, generator)
+        rows = torch.arange(len(obs), device=device)
+        return choice.trajectories[rows, choice.chosen, 0, :act_dim]
+
+    return imagined_overspend(
+        policy,
+        planner.networks.dynamics,
+        pieces.obs[chosen],
+        spread_budgets(num, planner.task.max_budget).to(device),
+        imagined_steps(planner.task),
+        planner.networks.critic.cost_discount,
+        progress,
+    )
