@@ -29,7 +29,7 @@ class FrontierConfig:
             episodes: the critic learns from the recorded ones alone.
         max_margin: Share of the maximum budget. A critic that learned from branches and needs a
             larger margin makes use of the models' errors; one that learned from the recorded
-            episodes alone takes its place if its margin is smaller.
+            episodes alone takes its place if its margin is smaller, see `fit_frontier`.
         num_branches: States that branches are imagined from at a time.
         num_diffusion_branches: Branches per state that the diffusion model proposes.
         branch_interval: Steps after which new branches are imagined.

@@ -89,7 +89,8 @@ def fit_frontier(planner: FrontierPlanner, episodes: Episodes, stages: Stages) -
 
     A critic that learned from branches and whose margin is larger than `FrontierConfig.max_margin`
     makes use of the models' errors. Then one is trained from the recorded episodes alone, and kept
-    if its margin is smaller.
+    if its margin is smaller, and smaller than the largest budget. (Where both can do nothing but
+    what costs least, the one that learned from branches knows what costs less.)
 
     Args:
         planner: The planner.
@@ -128,7 +129,7 @@ def fit_frontier(planner: FrontierPlanner, episodes: Episodes, stages: Stages) -
     steps = _critic_steps(config, task)
     stages = replace(stages, total=stages.total + steps)
     alone = fit_critic("critic-alone", None, stages, before + steps)
-    if _margin_share(alone, planner) < margin:
+    if _margin_share(alone, planner) < min(margin, 1.0):
         return FrontierFit(alone, errors, False, history)
     critic.load_state_dict(with_branches)
     return FrontierFit(calibration, errors, True, history)
