@@ -157,22 +157,29 @@ def data_of(document: dict[str, Any], task: str) -> str:
 
 
 def section(folder: Path) -> str:
-    """One figure."""
+    """One figure, or what was tried to explain one."""
     document, rows = about(folder), read_table(folder / "summary.csv")
     name = document["figure"]
-    scale, random_ratios = document["scale"], FIGURES[name].random_ratios
-    parts = [f"## {name}: {document['title']}", REMARKS.get(name, "")]
-    parts.append(f"![{document['title']}]({name}/{name}.png)")
+    of_paper = name in FIGURES
+    scale, random_ratios = document["scale"], of_paper and FIGURES[name].random_ratios
+    parts = [f"{'##' if of_paper else '###'} {name}: {document['title']}", REMARKS.get(name, "")]
+    if of_paper:
+        parts.append(f"![{document['title']}]({name}/{name}.png)")
     for task in dict.fromkeys(row["task"] for row in rows):
-        parts += [f"### {task}", by_budget(folder, task)]
+        parts += [f"### {task}"] if of_paper else []
+        parts.append(by_budget(folder, task))
         parts.append(data_of(document, task) + unconstrained(rows, task))
         against = "" if random_ratios else duels(rows, task)
         if against:
             parts += [DUELS, against]
+    methods = document["methods"]
+    presets = f"preset `{scale['preset']}` where none is named"
+    if len(methods) == 1:
+        presets = f"`{methods[0]}`"
     parts.append(
         f"Training seeds {scale['seeds']}, "
         f"{'100 episodes in all' if random_ratios else str(scale['num_episodes']) + ' episodes'} "
-        f"each, preset `{scale['preset']}` where none is named. Made by `{document['command']}` "
+        f"each, {presets}. Made by `{document['command']}` "
         f"(evaluated at {', '.join(document['evaluated_at_commits'])}) on "
         f"{document['hardware']}; torch {document['versions']['torch']}."
     )
@@ -180,7 +187,12 @@ def section(folder: Path) -> str:
 
 
 def main() -> None:
-    folders = [RESULTS / name for name in FIGURES if (RESULTS / name / "about.json").exists()]
+    folders = [
+        path.parent
+        for name in FIGURES
+        for path in [RESULTS / name / "about.json", *sorted(RESULTS.glob(f"{name}-*/about.json"))]
+        if path.exists()
+    ]
     head = (
         "# The paper's figures, made again in small\n\n"
         f"Written by `benchmarks/comparison_report.py`. {CELL} {OVERRUN} "

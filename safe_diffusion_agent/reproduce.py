@@ -125,9 +125,10 @@ def _write(folder: Path, name: str, jobs: Sequence[Job], *, random_ratios: bool)
 
 
 def _about(jobs: Sequence[Job]) -> dict[str, Any]:
-    """What the results rest on: data, source, versions, hardware."""
+    """What the results rest on: methods, data, source, versions, hardware."""
     data = {job.task: job.dataset_id for job in jobs}
     return {
+        "methods": list(dict.fromkeys(f"{job.method}:{job.preset}" for job in jobs)),
         "evaluated_at_commits": _commits(jobs),
         "datasets": {task: _about_data(dataset_id) for task, dataset_id in data.items()},
     } | provenance()

@@ -52,7 +52,7 @@ class FrontierConfig:
     branch_expectile: float = 0.6
     branch_share: float = 0.5
     min_branch_steps: int = 8
-    max_margin: float = 0.25
+    max_margin: float = 0.5
     num_branches: int = 10_000
     num_diffusion_branches: int = 2
     branch_interval: int = 2_500

@@ -170,6 +170,7 @@ def test_a_figure_is_made_once(tiny_dataset, tmp_path, monkeypatch, capsys, rand
     assert about["scale"]["seeds"] == [0, 1] and about["versions"]["torch"]
     data = about["datasets"]["safe/Pendulum-v0 replay"]
     assert data["dataset_id"] == tiny_dataset and len(about["evaluated_at_commits"]) == 1
+    assert about["methods"] == ["caps:quick", "bc:quick"]
     assert 0 <= data["share_within"]["0.2"] <= data["share_within"]["1"] <= 1
     with (folder / "episodes.csv").open() as file:
         rows = list(csv.DictReader(file))
