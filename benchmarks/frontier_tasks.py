@@ -66,6 +66,7 @@ def run_job(job: Job) -> dict[str, Any]:
         "margin": getattr(agent, "margin", None),
         "model_errors": agent.about.get("model_errors"),
         "trusted_steps": _trusted_steps(agent),
+        "branches": agent.about.get("branches"),
         "milliseconds_per_act": milliseconds_per_act(agent),
         "budgets": evaluated["budgets"],
     }
@@ -149,7 +150,8 @@ def _model_note(method: dict[str, Any]) -> str:
     )
     return (
         f"Models of `{method['name']}`: {shares} of the variance unexplained on held-out episodes; "
-        f"{method['trusted_steps']} steps trusted."
+        f"{method['trusted_steps']} steps trusted"
+        f"{', critic from recorded episodes alone' * (method.get('branches') is False)}."
     )
 
 
