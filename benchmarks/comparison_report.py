@@ -39,8 +39,12 @@ REMARKS = {
     "all candidates to hanging still (fig4b: smaller ones return more). CPQ is as "
     "careful on Pendulum, and is not trained long enough on Reacher. Reacher's goal is "
     "out of reach: returns hardly differ, and the cost is what there is to see.",
-    "fig2": "No episode of the data is within the two smallest budgets: a planner that imitates "
-    "the data overspends there. `frontier` does not; it loses return in episodes in which the "
+    "fig2": "On medium and medium-expert data it is as in the paper: TREBI, `small` too, keeps every "
+    "budget, also those that none of the data's episodes keep; the baselines overspend, most of "
+    "them always, where the data do. `small` returns what they return or less, `frontier` as much "
+    "or more. CPQ keeps its budgets without driving. Medium-replay is poor here (the first "
+    "episodes of a short SAC): none is within the two smallest budgets, and `small`, which imitates "
+    "them, overspends there; `frontier` does not, and loses return in episodes in which the "
     "cheetah comes to a stand.",
     "fig3": "Of the methods that drive at all, `frontier` is over budget least often, at returns "
     "between those of the baselines; BCORLE(lambda) returns far more with few overruns. Overruns "
