@@ -32,6 +32,16 @@ def pieces_of(episodes, discount=1.0, cost_discount=1.0):
     return Pieces(episodes, normalizer, discount=discount, cost_discount=cost_discount)
 
 
+def train(dynamics, loss):
+    optimizer = torch.optim.Adam(dynamics.parameters(), 3e-3)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(400):
+        value, _ = loss(dynamics, generator)
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+
+
 def test_rollout_sums_what_survives_and_is_discounted():
     piece = roll_out(
         Counter(), torch.zeros(2, 1), lambda obs, t: torch.full((2, 1), 3.0), 4,
@@ -109,13 +119,7 @@ def test_models_learn_the_pendulum(tiny_episodes):
     loss.standardize(dynamics)
     held_out = rows[10 * 200 :]
     untrained = unexplained_shares(dynamics, pieces, held_out, 8)
-    optimizer = torch.optim.Adam(dynamics.parameters(), 3e-3)
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(400):
-        value, _ = loss(dynamics, generator)
-        optimizer.zero_grad()
-        value.backward()
-        optimizer.step()
+    train(dynamics, loss)
     shares = unexplained_shares(dynamics, pieces, held_out, 8)
     assert trusted_steps(untrained, 0.02) == 1
     assert shares["observation"][0] < 0.001 and shares["observation"][7] < 0.02
@@ -135,13 +139,7 @@ def test_a_cost_of_zero_or_one_is_learned_as_an_event(tiny_episodes):
         assert loss._event_cost == 3.0
         loss._event_cost *= event  # False: the cost is a number like any other
         loss.standardize(dynamics)
-        optimizer = torch.optim.Adam(dynamics.parameters(), 3e-3)
-        generator = torch.Generator().manual_seed(0)
-        for _ in range(400):
-            value, _ = loss(dynamics, generator)
-            optimizer.zero_grad()
-            value.backward()
-            optimizer.step()
+        train(dynamics, loss)
         shares.append(unexplained_shares(dynamics, pieces, rows[10 * 200 :], 4)["cost"][0])
         if event:
             cost = dynamics.step(pieces.obs, pieces.actions).cost
