@@ -84,9 +84,9 @@ REMARKS = {
     "it costs no violations, but more than a little return, a quarter with "
     "`frontier`, more with `small`; at the two budgets that none of the data's "
     "episodes keep, every step without a new plan costs `small` dearly.",
-    "fig8": "TREBI keeps the budgets down to a fifth of the maximum, far below what any "
-    "episode of the data costs, `frontier` below that, too; the baselines overspend "
-    "at nearly all. The paper shows the same. Medium-replay is left out for time.",
+    "fig8": "TREBI keeps the budgets down to a fifth of the maximum, far below what any episode "
+    "of the data costs, `frontier` below that, too; the baselines overspend where the data do. "
+    "The paper shows the same. Medium-replay is left out for time.",
     "fig9": "As with the five budgets: TREBI's `small` keeps nearly all budgets that some "
     "episodes of the data keep, `frontier` most of the others as well, by falling "
     "early; the baselines overspend up to the largest.",
