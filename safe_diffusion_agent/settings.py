@@ -6,7 +6,7 @@ that a setting can be changed by its name alone, wherever it is.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from safe_diffusion_agent.errors import UnknownNameError
 
@@ -31,6 +31,14 @@ def check_shares(config: Any, names: Iterable[str]) -> None:
     for name in names:
         value = getattr(config, name)
         check(0.0 <= value <= 1.0, f"{name} should be in [0, 1]", value)
+
+
+def check_choices(config: Any) -> None:
+    """Raises an UnknownNameError if a setting with a few possible values has another one."""
+    for name, hint in get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        if get_origin(hint) is Literal and value not in get_args(hint):
+            raise UnknownNameError(name, value, get_args(hint))
 
 
 def group_of_setting(config_class: type) -> dict[str, str | None]:

@@ -25,7 +25,7 @@ from safe_diffusion_agent.trebi.feasibility import Feasibility, keep_probability
 from safe_diffusion_agent.trebi.frontier import FrontierPlanner
 from safe_diffusion_agent.trebi.networks import TrebiNetworks
 from safe_diffusion_agent.trebi.plan import Candidates, Plan
-from safe_diffusion_agent.trebi.planners import GuidedPlanner
+from safe_diffusion_agent.trebi.planners import Choice, GuidedPlanner
 from safe_diffusion_agent.trebi.trajectories import Normalizer
 
 # Sampled at once. Bounds the memory of planning for many states; more are not faster on a CPU.
@@ -142,12 +142,12 @@ class TrebiAgent(Agent):
         generator = self.generator if generator is None else generator
         allowed = budgets - self.margin
         chunk_size = max(1, MAX_TRAJECTORIES // self.planner.num_candidates)
-        chunks = []
+        chunks: list[Choice] = []
         with torch.no_grad():
             for first in range(0, len(states), chunk_size):
                 rows = slice(first, first + chunk_size)
                 inputs = (states[rows], allowed[rows], steps[rows])
-                chunks.append(vars(self.planner(*inputs, generator)).values())
+                chunks.append(self.planner(*inputs, generator))
         trajectories, returns, costs, chosen, feasible = (
             torch.cat(parts) for parts in zip(*chunks, strict=True)
         )

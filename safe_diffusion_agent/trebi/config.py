@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from safe_diffusion_agent.errors import UnknownNameError
-from safe_diffusion_agent.settings import check, from_json, override
+from safe_diffusion_agent.settings import check, check_choices, from_json, override
 from safe_diffusion_agent.trebi.frontier_config import FrontierConfig
 
 
@@ -58,6 +58,7 @@ class ModelConfig:
     critic_width: int = 192
 
     def __post_init__(self) -> None:
+        check_choices(self)
         check(self.horizon >= 2, "horizon should be at least 2", self.horizon)
         check(self.diffusion_steps >= 1, "diffusion_steps should be positive", self.diffusion_steps)
         divisor = 2 ** (len(self.width_mults) - 1)
@@ -121,6 +122,7 @@ class TrainingConfig:
     termination_penalty: float = 0.0
 
     def __post_init__(self) -> None:
+        check_choices(self)
         for name in ("num_steps", "batch_size", "accumulate", "ema_interval"):
             check(getattr(self, name) >= 1, f"{name} should be positive", getattr(self, name))
         check(self.learning_rate > 0, "learning_rate should be positive", self.learning_rate)
@@ -143,6 +145,10 @@ class PlannerConfig:
         num_unguided_steps: See `diffusion.sample`.
         sampling_steps: Improvement: steps that undo the noise, see `Schedule.respaced`. None: T.
         precision: Improvement: of denoising and guidance; candidates are judged in float32.
+        execution: Improvement: how a plan is computed, see `execution`. `"eager"`: one operation
+            after the other. `"compiled"`: as machine code, which the first plan makes (it takes
+            tens of seconds, and a C++ compiler); of U-Nets, network by network. On a GPU it is then
+            recorded, too. `"recorded"`: eager, but recorded on a GPU.
         score: Which trajectories the candidates are judged by: the `"final"` ones, or the
             `"noised"` ones before the last denoising, as in the reference code.
         cost_quantile: Improvement: the quantile that stands for the cost everywhere in the planner;
@@ -167,6 +173,7 @@ class PlannerConfig:
     num_unguided_steps: int = 0
     sampling_steps: int | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
+    execution: Literal["eager", "compiled", "recorded"] = "eager"
     score: Literal["final", "noised"] = "final"
     cost_quantile: float | None = None
     budget_margin: float = 0.0
@@ -177,6 +184,7 @@ class PlannerConfig:
     budget_scale: float = 1.0
 
     def __post_init__(self) -> None:
+        check_choices(self)
         risk = self.risk
         check(risk is None or 0.0 < risk < 1.0, "risk should be in (0, 1)", risk)
         check(self.guidance_repeats >= 1, "guidance_repeats should be >= 1", self.guidance_repeats)

@@ -64,7 +64,8 @@ class Imagination:
             return x
 
         shape = (len(obs), self.horizon, act_dim + obs.shape[1])
-        trajectories, _ = sample(self.denoiser, self.schedule, shape, condition, generator)
+        noise = self.schedule.draw_noise(shape, generator)
+        trajectories, _ = sample(self.denoiser, self.schedule, noise, condition)
         return trajectories[:, : self.num_steps, :act_dim]
 
 

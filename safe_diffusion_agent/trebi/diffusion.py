@@ -15,7 +15,6 @@ Nothing here knows what a trajectory means, nor what a budget is.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 import torch
@@ -35,6 +34,7 @@ class Schedule:
         clean_weight: A_i, weight of the predicted clean trajectory in the posterior mean.
         noised_weight: B_i, weight of the noised trajectory in the posterior mean.
         variance: V_i, posterior variance; 0 at i = 0.
+        rows: Step, as tensor `(1,)` and as number, A_i, B_i and V_i: numbers wait for no device.
     """
 
     diffusion_steps: Tensor
@@ -42,6 +42,7 @@ class Schedule:
     clean_weight: Tensor
     noised_weight: Tensor
     variance: Tensor
+    rows: list[tuple[Tensor, int, float, float, float]]
 
     @classmethod
     def cosine(cls, num_steps: int, device: torch.device | str = "cpu") -> "Schedule":
@@ -57,14 +58,20 @@ class Schedule:
     def _of(cls, diffusion_steps: Tensor, alpha_bar: Tensor, device: torch.device) -> "Schedule":
         previous = torch.cat([torch.ones(1, dtype=torch.float64), alpha_bar[:-1]])
         betas = 1.0 - alpha_bar / previous
-        coefficients = (
-            alpha_bar,
-            betas * previous.sqrt() / (1.0 - alpha_bar),
-            (1.0 - previous) * (1.0 - betas).sqrt() / (1.0 - alpha_bar),
-            betas * (1.0 - previous) / (1.0 - alpha_bar),
-        )
-        tensors = (coefficient.to(device, torch.float32) for coefficient in coefficients)
-        return cls(diffusion_steps.to(device), *tensors)
+        columns = [
+            column.to(torch.float32)
+            for column in (
+                alpha_bar,
+                betas * previous.sqrt() / (1.0 - alpha_bar),
+                (1.0 - previous) * (1.0 - betas).sqrt() / (1.0 - alpha_bar),
+                betas * (1.0 - previous) / (1.0 - alpha_bar),
+            )
+        ]
+        numbers = [column.tolist() for column in (diffusion_steps, *columns[1:])]
+        steps = diffusion_steps.to(device)
+        rows = list(zip(steps.split(1), *numbers, strict=True))
+        alpha_bar, clean_weight, noised_weight, variance = (c.to(device) for c in columns)
+        return cls(steps, alpha_bar, clean_weight, noised_weight, variance, rows)
 
     def respaced(self, num_steps: int) -> "Schedule":
         """The same forward process, undone in fewer and longer steps (Nichol & Dhariwal 2021).
@@ -87,12 +94,18 @@ class Schedule:
         """T."""
         return len(self.alpha_bar)
 
-    @cached_property
-    def rows(self) -> list[tuple[Tensor, int, float, float, float]]:
-        """Step, as tensor `(1,)` and as number, A_i, B_i and V_i: numbers wait for no device."""
-        numbers = (self.diffusion_steps, self.clean_weight, self.noised_weight, self.variance)
-        columns = (column.tolist() for column in numbers)
-        return list(zip(self.diffusion_steps.split(1), *columns, strict=True))
+    def draw_noise(self, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
+        """All noise of a reverse process, `(S, N, H, D)`: one draw to begin with, one per step.
+
+        Args:
+            shape: (N, H, D).
+            generator: On the device of the schedule.
+        """
+        num_draws = 1 + sum(variance > 0.0 for *_, variance in self.rows)
+        noise = torch.empty(num_draws, *shape, device=generator.device)
+        for draw in noise:
+            draw.normal_(generator=generator)
+        return noise
 
     def add_noise(self, clean: Tensor, diffusion_step: Tensor, noise: Tensor) -> Tensor:
         """Forward process: `clean` and `noise` `(N, H, D)` at steps `(N,)` -> `(N, H, D)`."""
@@ -104,9 +117,8 @@ class Schedule:
 def sample(
     denoiser: Denoiser,
     schedule: Schedule,
-    shape: tuple[int, int, int],
+    noise: Tensor,
     condition: Callable[[Tensor], Tensor],
-    generator: torch.Generator,
     guide: Guide | None = None,
     *,
     guidance_on: Literal["mean", "input"] = "mean",
@@ -115,12 +127,14 @@ def sample(
 ) -> tuple[Tensor, Tensor]:
     """Runs the reverse process (Lin et al. 2023, Alg. 1, lines 3-13).
 
+    With the noise given, it is a function of tensors which waits for none of their values: it can
+    be compiled, or recorded and replayed (see `execution`).
+
     Args:
         denoiser: Maps noised trajectories `(N, H, D)` and a diffusion step `(1,)` to clean ones.
-        schedule: Coefficients, on the device of `generator`.
-        shape: (N, H, D).
+        schedule: Coefficients, on the device of the trajectories.
+        noise: `(S, N, H, D)`, see `Schedule.draw_noise`.
         condition: Imposes what is known of the trajectories; applied after every change (line 12).
-        generator: Gives all noise: the initial trajectories, then one draw per step.
         guide: Maps trajectories and a diffusion step to the gradient g. None samples unguided.
         guidance_on: `"mean"`: g is taken at tau^i and V_i g added to the mean (the paper, line 11).
             `"input"`: V_i g is added to tau^i before the mean is computed (the reference code).
@@ -130,9 +144,8 @@ def sample(
     Returns:
         The trajectories, and the noised ones before the last denoising; `(N, H, D)` each.
     """
-    device = generator.device
-    x = condition(torch.randn(shape, generator=generator, device=device))
-    noised = x
+    draws = iter(noise)
+    x = noised = condition(next(draws))
     for diffusion_step, i, clean_weight, noised_weight, variance in reversed(schedule.rows):
         guided = guide is not None and variance > 0.0 and i >= num_unguided_steps
         noised, shift = x, torch.zeros_like(x)
@@ -147,7 +160,6 @@ def sample(
         clean = denoiser(noised, diffusion_step)
         mean = clean_weight * clean + noised_weight * noised + shift
         if variance > 0.0:
-            noise = torch.randn(shape, generator=generator, device=device)
-            mean = mean + math.sqrt(variance) * noise
+            mean = mean + math.sqrt(variance) * next(draws)
         x = condition(mean)
     return x, noised

@@ -82,7 +82,7 @@ def safe_mass(
     if isinstance(planner, FrontierPlanner):
         within = (imagined_costs(planner, *rows, generator) <= budgets).to(budgets.dtype)
     else:
-        trajectories, _ = planner.draw(*rows, generator)
+        trajectories, _ = planner.draw(*rows, planner.draw_noise(len(rows[0]), generator))
         _, cost_value = planner.values(rows[1])
         clean_step = torch.zeros(1, dtype=torch.int64, device=obs.device)
         within = _probability_within(calibration, budgets, cost_value(trajectories, clean_step))
@@ -108,7 +108,8 @@ def imagined_costs(
         position = t % planner.config.model.horizon
         if position == 0:
             current = planner.normalizer.unnormalize(state, slice(act_dim, None))
-            trajectories, _ = planner.draw(current, (steps - t).clamp_min(1.0), generator)
+            noise = planner.draw_noise(len(current), generator)
+            trajectories, _ = planner.draw(current, (steps - t).clamp_min(1.0), noise)
             actions = planner.clip(trajectories)[:, :, :act_dim]
         transition = dynamics.step(state, actions[:, position], members)
         cost = cost + weight * (steps > t) * transition.cost

@@ -159,13 +159,11 @@ class FrontierPlanner(Planner):
         """What the plans are judged by."""
         return Judge(self.networks.dynamics, self.networks.critic, self.config.planner.bound)
 
-    def __call__(
-        self, obs: Tensor, budget: Tensor, steps: Tensor, generator: torch.Generator
-    ) -> Choice:
+    def plan(self, obs: Tensor, budget: Tensor, steps: Tensor, noise: Tensor) -> Choice:
         """See `Planner`."""
         act_dim, judge = self.task.act_dim, self.judge()
         start = self.normalizer.normalize(obs, slice(act_dim, None))
-        sampled = self._sampled(obs, steps, generator)  # (B, K, H, D)
+        sampled = self._sampled(obs, steps, noise)  # (B, K, H, D)
         num_sampled = sampled.shape[1]
         critic_plans = self.config.planner.critic_plans
         piece = judge.roll_out(start, sampled[..., :act_dim], steps, critic_plans)
@@ -177,12 +175,12 @@ class FrontierPlanner(Planner):
         returns, costs = (tensor.view(-1, num) for tensor in rated)
         return Choice(trajectories, returns, costs, *select_candidate(returns, costs, budget))
 
-    def _sampled(self, obs: Tensor, steps: Tensor, generator: torch.Generator) -> Tensor:
+    def _sampled(self, obs: Tensor, steps: Tensor, noise: Tensor) -> Tensor:
         """Candidates of the diffusion model, `(B, K, H, D)`; K may be 0."""
         num = self.config.planner.num_candidates
         if num == 0:
             dim = self.task.act_dim + self.task.obs_dim
             return obs.new_empty(len(obs), 0, self.config.model.horizon, dim)
         row_obs, row_steps = (tensor.repeat_interleave(num, 0) for tensor in (obs, steps))
-        final, _ = self.draw(row_obs, row_steps, generator)
+        final, _ = self.draw(row_obs, row_steps, noise)
         return self.clip(final).view(len(obs), num, *final.shape[1:])

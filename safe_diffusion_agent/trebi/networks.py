@@ -58,6 +58,11 @@ class TrebiNetworks(nn.Module):
                 config.cost_discount or task.cost_discount,
             )
 
+    def unets(self) -> list[nn.Module]:
+        """Denoiser and values, as far as there are any: what is large with `network="unet"`."""
+        names = ("denoiser", "reward", "cost")
+        return [getattr(self, name) for name in names if hasattr(self, name)]
+
 
 def _value_network(config: ModelConfig, dim: int, num_outputs: int) -> nn.Module:
     if config.network == "unet":

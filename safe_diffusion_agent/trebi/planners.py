@@ -10,7 +10,7 @@ has the gradient alpha (grad R - n 1[C > z] grad C).
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from torch import Tensor
 from safe_diffusion_agent.task import Task
 from safe_diffusion_agent.trebi.config import TrebiConfig
 from safe_diffusion_agent.trebi.diffusion import Guide, Schedule, sample
+from safe_diffusion_agent.trebi.execution import executable
 from safe_diffusion_agent.trebi.networks import TrebiNetworks, in_precision
 from safe_diffusion_agent.trebi.trajectories import Normalizer, time_limit_mask
 
@@ -34,6 +35,7 @@ def budget_gradient(
     guidance_scale: float,
     penalty: float,
     penalty_ramp: bool = False,
+    skip_idle_cost: bool = True,
 ) -> Tensor:
     """Gradient that raises the return and, over budget, lowers the cost (Eq. 16; Alg. 1, 5-9).
 
@@ -46,6 +48,9 @@ def budget_gradient(
         penalty: n, >= 0.
         penalty_ramp: Multiplies n by exp(min((C - z) / z, 1)), which the reference code does by
             default (its `guide_type 0`) and its published experiments do not.
+        skip_idle_cost: Whether to look if anyone is over budget, and to leave out the cost's
+            gradient if nobody is. That is half of the work; but a GPU has to be waited for, and a
+            plan that is compiled or recorded cannot look.
 
     Returns:
         The gradient, `(N, H, D)`, before multiplication by the step's variance.
@@ -59,7 +64,7 @@ def budget_gradient(
             excess = (predicted_cost.detach() - remaining_budget) / remaining_budget
             weight = weight * excess.nan_to_num().clamp(0.0, 1.0).exp()
         objective = predicted_return.sum()
-        if x.is_cuda or over_budget.any():  # half of the work, often for nothing; a GPU would wait
+        if not skip_idle_cost or over_budget.any():
             objective = objective - (weight * predicted_cost).sum()
         (gradient,) = torch.autograd.grad(objective, x)
     return guidance_scale * gradient
@@ -95,8 +100,7 @@ def select_candidate(
     return torch.where(feasible, best, cheapest), feasible
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """Candidates of B states, K each, and the chosen ones.
 
     Attributes:
@@ -138,13 +142,18 @@ class Planner(ABC):
         num_steps = config.planner.sampling_steps or schedule.num_steps
         self._sampling_schedule = schedule.respaced(num_steps)
         self._sampling_networks = in_precision(networks, config.planner.precision)
+        self._execute = executable(
+            self.plan,
+            config.planner.execution,
+            schedule.alpha_bar.device,
+            self._sampling_networks.unets() if config.model.network == "unet" else (),
+        )
 
     @property
     def num_candidates(self) -> int:
         """K, candidates per state."""
         return self.config.planner.num_candidates
 
-    @abstractmethod
     def __call__(
         self, obs: Tensor, budget: Tensor, steps: Tensor, generator: torch.Generator
     ) -> Choice:
@@ -156,25 +165,42 @@ class Planner(ABC):
             steps: `(B,)`, steps up to the time limit, >= 1.
             generator: Gives the random numbers.
         """
+        noise = self.draw_noise(len(obs) * self.config.planner.num_candidates, generator)
+        return self._execute(obs, budget, steps, noise)
+
+    @abstractmethod
+    def plan(self, obs: Tensor, budget: Tensor, steps: Tensor, noise: Tensor) -> Choice:
+        """The plan as a function of tensors, see `execution`.
+
+        Args:
+            obs: See `__call__`.
+            budget: See `__call__`.
+            steps: See `__call__`.
+            noise: Of the sampled candidates, see `draw_noise`.
+        """
+
+    def draw_noise(self, num: int, generator: torch.Generator) -> Tensor:
+        """Noise for `num` trajectories; see `diffusion.Schedule.draw_noise`."""
+        shape = (num, self.config.model.horizon, self.task.act_dim + self.task.obs_dim)
+        return self._sampling_schedule.draw_noise(shape, generator)
 
     def draw(
-        self, obs: Tensor, steps: Tensor, generator: torch.Generator, guide: Guide | None = None
+        self, obs: Tensor, steps: Tensor, noise: Tensor, guide: Guide | None = None
     ) -> tuple[Tensor, Tensor]:
         """Trajectories of the diffusion model, final ones and the noised ones before; `(N, H, D)`.
 
         Args:
             obs: First observations, `(N, O)`, in environment units.
             steps: `(N,)`, steps up to the time limit.
-            generator: Gives the random numbers.
+            noise: See `draw_noise`.
             guide: See `diffusion.sample`.
         """
         planner = self.config.planner
         final, noised = sample(
             lambda x, i: self.clip(self._sampling_networks.denoiser(x, i)),
             self._sampling_schedule,
-            (len(obs), self.config.model.horizon, self.task.act_dim + self.task.obs_dim),
+            noise,
             self._condition(obs, steps),
-            generator,
             guide,
             guidance_on=planner.guidance_on,
             guidance_repeats=planner.guidance_repeats,
@@ -206,9 +232,7 @@ class Planner(ABC):
 class GuidedPlanner(Planner):
     """Samples under guidance, and judges by the value networks (Lin et al. 2023, Alg. 1)."""
 
-    def __call__(
-        self, obs: Tensor, budget: Tensor, steps: Tensor, generator: torch.Generator
-    ) -> Choice:
+    def plan(self, obs: Tensor, budget: Tensor, steps: Tensor, noise: Tensor) -> Choice:
         """See `Planner`."""
         planner = self.config.planner
         num = planner.num_candidates
@@ -226,10 +250,11 @@ class GuidedPlanner(Planner):
                 guidance_scale=planner.guidance_scale,
                 penalty=planner.penalty,
                 penalty_ramp=planner.penalty_ramp,
+                skip_idle_cost=planner.execution == "eager" and not x.is_cuda,
             )
 
         guided = planner.guidance_scale > 0
-        final, noised = self.draw(row_obs, row_steps, generator, guide if guided else None)
+        final, noised = self.draw(row_obs, row_steps, noise, guide if guided else None)
         reward_value, cost_value = self.values(row_steps)
         scored = final if planner.score == "final" else noised
         clean_step = torch.zeros(1, dtype=torch.int64, device=obs.device)

@@ -119,27 +119,18 @@ def test_a_state_is_planned_for_in_the_same_way_in_any_batch(tiny_agent):
 
     agent, num = tiny_agent, 16
     obs = states(3)
-    noise = torch.randn(11, num, HORIZON, 4)
+    noise = agent.planner.draw_noise(num, agent.new_generator())
 
-    def plan_with(rows, monkeypatch):
-        draws = iter(noise)
-
-        def randn(shape, **_):
-            return next(draws).repeat(shape[0] // num, 1, 1)
-
-        monkeypatch.setattr("safe_diffusion_agent.trebi.diffusion.torch.randn", randn)
-        plan = agent.plan(
+    def plan(rows):
+        return agent.plan(
             obs[rows], np.array([3.0, 20.0, 60.0])[rows], np.array([9, 90, 190])[rows]
         )
-        monkeypatch.undo()
-        return plan
 
-    if agent.device.type != "cpu":
-        pytest.skip("the noise is patched on the CPU")
     with pytest.MonkeyPatch.context() as patch:
-        together = plan_with([0, 1, 2], patch)
+        patch.setattr(agent.planner, "draw_noise", lambda n, _: noise.repeat(1, n // num, 1, 1))
+        together = plan([0, 1, 2])
         for row in range(3):
-            alone = plan_with([row], patch)
+            alone = plan([row])
             np.testing.assert_allclose(alone.actions[0], together.actions[row], atol=1e-4)
             np.testing.assert_allclose(
                 alone.predicted_cost[0], together.predicted_cost[row], rtol=1e-3, atol=1e-3
@@ -277,16 +268,13 @@ def test_a_gpu_that_is_not_there_is_an_error():
 @pytest.mark.cuda
 def test_cuda_plans_like_the_cpu_with_the_same_noise(tiny_agent, tmp_path, monkeypatch):
     tiny_agent.save(tmp_path)
-    noise = torch.randn(11, 48, HORIZON, 4)
+    noise = tiny_agent.planner.draw_noise(48, tiny_agent.new_generator())
     plans = []
     for device in ("cpu", "cuda"):
-        draws = iter(noise.to(device))
-        monkeypatch.setattr(
-            "safe_diffusion_agent.trebi.diffusion.torch.randn",
-            lambda *_, draws=draws, **__: next(draws),
-        )
-        plans.append(TrebiAgent.load(tmp_path, device=device).plan(states(3), 9.0, 100))
-        monkeypatch.undo()
+        agent = TrebiAgent.load(tmp_path, device=device)
+        of_device = noise.to(device)
+        monkeypatch.setattr(agent.planner, "draw_noise", lambda *_, noise=of_device: noise)
+        plans.append(agent.plan(states(3), 9.0, 100))
     np.testing.assert_allclose(plans[0].predicted_cost, plans[1].predicted_cost, rtol=1e-2)
     np.testing.assert_allclose(plans[0].actions, plans[1].actions, atol=1e-2)
 

@@ -65,9 +65,8 @@ def test_reverse_process_is_diffusers_step_by_step(num_steps):
     sample(
         nonlinear_denoiser,
         Schedule.cosine(num_steps),
-        shape,
+        Schedule.cosine(num_steps).draw_noise(shape, torch.Generator().manual_seed(0)),
         recording_condition,
-        torch.Generator().manual_seed(0),
     )
     scheduler, generator = reference_scheduler(num_steps), torch.Generator().manual_seed(0)
     x = torch.randn(shape, generator=generator)
@@ -93,9 +92,8 @@ def test_guided_step_is_the_formula_written_out(guidance_on, repeats):
     result, noised = sample(
         nonlinear_denoiser,
         schedule,
-        shape,
+        schedule.draw_noise(shape, torch.Generator().manual_seed(1)),
         no_condition,
-        torch.Generator().manual_seed(1),
         guide,
         guidance_on=guidance_on,
         guidance_repeats=repeats,
@@ -133,9 +131,8 @@ def test_condition_is_imposed_after_every_change():
     result, noised = sample(
         denoiser,
         Schedule.cosine(5),
-        (2, 3, 4),
+        Schedule.cosine(5).draw_noise((2, 3, 4), torch.Generator().manual_seed(0)),
         condition,
-        torch.Generator().manual_seed(0),
         lambda x, _: torch.ones_like(x),
         guidance_on="input",
     )
@@ -170,9 +167,8 @@ def test_guided_samples_of_a_gaussian_have_the_closed_forms_mean_and_variance(gu
     guided, _ = sample(
         denoise,
         schedule,
-        (num, 1, 1),
+        schedule.draw_noise((num, 1, 1), torch.Generator().manual_seed(0)),
         no_condition,
-        torch.Generator().manual_seed(0),
         guide,
         guidance_on=guidance_on,
     )
@@ -193,9 +189,8 @@ def test_respaced_steps_are_diffusers_trailing_ones(num_kept):
     )  # fmt: skip
     scheduler.set_timesteps(num_kept)
     assert schedule.diffusion_steps.flip(0).tolist() == scheduler.timesteps.tolist()
-    result, _ = sample(
-        nonlinear_denoiser, schedule, shape, no_condition, torch.Generator().manual_seed(0)
-    )
+    noise = schedule.draw_noise(shape, torch.Generator().manual_seed(0))
+    result, _ = sample(nonlinear_denoiser, schedule, noise, no_condition)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(shape, generator=generator)
     for t in scheduler.timesteps:
@@ -215,10 +210,9 @@ def test_few_steps_keep_a_gaussians_mean_and_variance():
     """Ancestral steps with the exact denoiser of a narrow Gaussian: nothing is lost by haste."""
     mean, std, num = 0.7, 0.05, 20_000
     schedule = Schedule.cosine(400)
-    few, _ = sample(
-        gaussian_denoiser(mean, std**2, schedule), schedule.respaced(8), (num, 1, 1),
-        no_condition, torch.Generator().manual_seed(0),
-    )  # fmt: skip
+    few_steps = schedule.respaced(8)
+    noise = few_steps.draw_noise((num, 1, 1), torch.Generator().manual_seed(0))
+    few, _ = sample(gaussian_denoiser(mean, std**2, schedule), few_steps, noise, no_condition)
     assert float(few.mean()) == pytest.approx(mean, abs=4 * std / num**0.5 + 1e-3)
     assert float(few.std()) < std
 

@@ -49,9 +49,11 @@ class Gambler(FrontierPlanner):
         one = torch.ones(2)
         self.normalizer = Normalizer(0 * one, one, -9 * one, 9 * one)
 
-    def draw(self, obs, steps, generator, guide=None):
-        drawn = torch.randn(len(obs), self.config.model.horizon, 2, generator=generator)
-        return drawn, drawn
+    def draw_noise(self, num, generator):
+        return torch.randn(1, num, self.config.model.horizon, 2, generator=generator)
+
+    def draw(self, obs, steps, noise, guide=None):
+        return noise[0], noise[0]
 
 
 def test_safe_mass_is_the_probability_where_that_is_known():

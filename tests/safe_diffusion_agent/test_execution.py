@@ -1,0 +1,196 @@
+"""Compiled and recorded plans give the numbers of the plain ones, and wait for nothing."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from safe_diffusion_agent import TrebiAgent
+from safe_diffusion_agent.task import Task
+from safe_diffusion_agent.trebi.diffusion import Schedule
+from safe_diffusion_agent.trebi.execution import MAX_RECORDS, Recorded, executable
+from safe_diffusion_agent.trebi.frontier import FrontierPlanner
+from safe_diffusion_agent.trebi.networks import TrebiNetworks
+from safe_diffusion_agent.trebi.planners import Choice, GuidedPlanner
+from safe_diffusion_agent.trebi.presets import preset_config
+from safe_diffusion_agent.trebi.trajectories import Normalizer
+
+TASK = Task(
+    env_id=None, obs_dim=3, act_dim=1, action_low=(-1.0,), action_high=(1.0,),
+    max_episode_steps=50, cost_discount=1.0, max_budget=1.0, dataset_id="random",
+    dataset_fingerprint="",
+)  # fmt: skip
+SMALL = {"base_width": 16, "width_mults": (1, 2), "horizon": 8, "diffusion_steps": 3}
+PRESETS = ["paper", "reference", "quick", "frontier", "realtime"]
+# Importing PyTorch's compiler warns.
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+needs_compiler = pytest.mark.skipif(
+    not (shutil.which("g++") or shutil.which("clang++")), reason="needs a C++ compiler"
+)
+
+
+def planner_of(preset, device="cpu", **settings):
+    """A small planner with random weights that differ from state to state."""
+    config = preset_config(preset, risk=None, **{"horizon": SMALL["horizon"], **settings})
+    config = config.override(num_candidates=min(config.planner.num_candidates, 5))
+    if config.model.network == "unet":
+        config = config.override(**SMALL)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        networks = TrebiNetworks(config.model, TASK).eval().requires_grad_(False)
+    if config.model.judge == "frontier":
+        networks.dynamics.trusted_steps.fill_(5)
+    schedule = Schedule.cosine(config.model.diffusion_steps)
+    one = torch.ones(4)
+    normalizer = Normalizer(0 * one, one, -3 * one, 3 * one)
+    planner_class = GuidedPlanner if config.model.judge == "values" else FrontierPlanner
+    return planner_class(networks.to(device), schedule, normalizer.to(device), config, TASK)
+
+
+def as_if_recorded(planner):
+    """The planner whose plan can be recorded: it does not look whether anyone is over budget."""
+    planner.config = planner.config.override(execution="recorded")
+    return planner
+
+
+def arguments_of(planner, num, seed):
+    """States, budgets on both sides of what plans cost, and noise."""
+    generator = torch.Generator().manual_seed(seed)
+    obs = torch.randn(num, 3, generator=generator)
+    budget = torch.randn(num, generator=generator)
+    steps = torch.randint(1, 50, (num,), generator=generator).float()
+    noise = planner.draw_noise(num * planner.config.planner.num_candidates, generator)
+    return obs, budget, steps, noise
+
+
+def record_trace(function, arguments):
+    """Like a CUDA graph: the operations of one call, with everything but the arguments fixed."""
+    program = make_fx(lambda *inputs: function(*inputs))(*arguments)
+    targets = [str(node.target) for node in program.graph.nodes]
+    assert not [name for name in targets if "lift_fresh" in name or "_local_scalar" in name]
+    results = function(*arguments)
+
+    def replay():
+        for result, new in zip(results, program(*arguments), strict=True):
+            result.copy_(new)
+
+    return replay, results
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_recorded_plan_is_the_plain_one_for_other_states_budgets_and_noise(preset):
+    eager = planner_of(preset)
+    recorded = Recorded(as_if_recorded(planner_of(preset)).plan, record_trace)
+    with torch.no_grad():
+        recorded(*arguments_of(eager, 2, seed=0))
+        for seed in (1, 2):
+            arguments = arguments_of(eager, 2, seed)
+            plain, replayed = eager.plan(*arguments), recorded(*arguments)
+            for name in Choice._fields:
+                torch.testing.assert_close(getattr(replayed, name), getattr(plain, name))
+    assert len(recorded._records) == 1
+
+
+def test_results_of_a_replay_are_not_overwritten_by_the_next():
+    planner = planner_of("realtime")
+    recorded = Recorded(planner.plan, record_trace)
+    with torch.no_grad():
+        first = recorded(*arguments_of(planner, 2, seed=0))
+        kept = first.returns.clone()
+        recorded(*arguments_of(planner, 2, seed=1))
+    torch.testing.assert_close(first.returns, kept, rtol=0, atol=0)
+
+
+def test_every_shape_has_a_recording_and_the_oldest_ones_are_dropped():
+    shapes = []
+
+    def record(function, arguments):
+        shapes.append(arguments[0].shape)
+        return lambda: None, function(*arguments)
+
+    recorded = Recorded(lambda x: Choice(x, x, x, x, x), record)
+    for num in (1, 2, 1, *range(1, MAX_RECORDS + 2), 1):
+        recorded(torch.zeros(num))
+    assert [shape[0] for shape in shapes] == [1, 2, *range(3, MAX_RECORDS + 2), 1]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_plan_is_made_without_any_value(preset):
+    """On tensors that have a shape and a device, but no values and no way to copy from the CPU."""
+    planner = as_if_recorded(planner_of(preset))
+    arguments = arguments_of(planner, 2, seed=0)
+    rows = planner._sampling_schedule.rows
+    rows[:] = [(step.to("meta"), *numbers) for step, *numbers in rows]
+    planner.networks.to("meta")
+    planner.normalizer = planner.normalizer.to("meta")
+    with torch.no_grad():
+        choice = planner.plan(*(argument.to("meta") for argument in arguments))
+    assert choice.trajectories.shape == (2, planner.num_candidates, SMALL["horizon"], 4)
+    assert {tensor.device.type for tensor in choice} == {"meta"}
+
+
+@needs_compiler
+@pytest.mark.parametrize("preset", ["quick", "frontier"])
+def test_a_compiled_plan_is_the_plain_one(preset):
+    small = {"horizon": 2, "diffusion_steps": 2}
+    eager = planner_of(preset, **small)
+    compiled = planner_of(preset, execution="compiled", **small)
+    with torch.no_grad():
+        for num in (1, 3, 2):
+            arguments = arguments_of(eager, num, seed=num)
+            plain, fast = eager.plan(*arguments), compiled._execute(*arguments)
+            for name in Choice._fields:
+                torch.testing.assert_close(
+                    getattr(fast, name), getattr(plain, name), rtol=1e-4, atol=1e-5
+                )
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_compiled_unets_plan_what_plain_ones_plan():
+    eager, compiled = planner_of("paper"), planner_of("paper", execution="compiled")
+    with torch.no_grad():
+        arguments = arguments_of(eager, 2, seed=0)
+        plain, fast = eager.plan(*arguments), compiled._execute(*arguments)
+    for name in Choice._fields:
+        torch.testing.assert_close(getattr(fast, name), getattr(plain, name), rtol=1e-3, atol=1e-4)
+
+
+def test_how_an_agent_plans_is_chosen_when_it_is_loaded():
+    with pytest.raises(ValueError, match="Did you mean 'compiled'"):
+        TrebiAgent.load("pendulum", execution="compile")
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="'recorded' needs a CUDA device"):
+            TrebiAgent.load("pendulum", execution="recorded")
+
+
+def test_without_a_compiler_the_error_says_what_to_do(monkeypatch):
+    def broken(*_, **__):
+        def call(*_):
+            raise InductorError(RuntimeError("No working C++ compiler"), None)
+
+        return call
+
+    from torch._inductor.exc import InductorError
+
+    monkeypatch.setattr(torch, "compile", broken)
+    plan = executable(lambda x: x, "compiled", torch.device("cpu"))
+    with pytest.raises(RuntimeError, match=r"Install a C\+\+ compiler .* execution='eager'"):
+        plan(torch.zeros(1))
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("execution", ["recorded", "compiled"])
+def test_a_gpu_replays_the_plain_plan(preset, execution):
+    eager = planner_of(preset, device="cuda")
+    fast = planner_of(preset, device="cuda", execution=execution)
+    with torch.no_grad():
+        for seed in range(3):
+            arguments = [argument.cuda() for argument in arguments_of(eager, 2, seed)]
+            plain, replayed = eager.plan(*arguments), fast._execute(*arguments)
+            np.testing.assert_allclose(
+                replayed.costs.cpu(), plain.costs.cpu(), rtol=1e-2, atol=1e-2
+            )
