@@ -13,8 +13,10 @@ Writes results/latency/PART-TASK-HARDWARE.json and .md.
 import argparse
 import itertools
 import json
+import os
 import re
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -75,18 +77,23 @@ class Stopwatch:
         return {name: statistics.median(times[1:]) for name, times in seconds.items()}
 
 
-def batches_of(case: Case, limit: float, watch: Stopwatch) -> list[int]:
-    """Batch sizes that take at most about `limit` seconds, by the time of the smallest."""
+def batches_of(case: Case, limit: float, watch: Stopwatch) -> tuple[list[int], float]:
+    """Batch sizes that take at most about `limit` seconds, by the time of the smallest; and the
+    seconds of the very first plan, which compiles and records what is to be."""
+    begin = time.perf_counter()
     case.act(1)
+    first = time.perf_counter() - begin
     alone = watch.seconds(lambda: case.act(1))
     others = [] if case.one_at_a_time else BATCHES[1:]
-    return [1, *(batch for batch in others if alone * batch / 2 <= limit)]
+    return [1, *(batch for batch in others if alone * batch / 2 <= limit)], first
 
 
 def measure_acts(task: Task, rounds: int, watch: Stopwatch, options: Any) -> dict[str, Any]:
     """Every planner at every batch size, and the ceilings, in turns."""
     all_cases, of_machine = cases(task, watch.device, options.small), ceilings(watch.device)
-    batches = {case.name: batches_of(case, options.limit, watch) for case in all_cases}
+    batches, first = {}, {}
+    for case in watch.progress.track(all_cases, description="first plans"):
+        batches[case.name], first[case.name] = batches_of(case, options.limit, watch)
     calls: dict[str, Callable[[], Any]] = {
         f"{case.name}|{batch}": partial(case.act, batch)
         for case in all_cases
@@ -100,6 +107,7 @@ def measure_acts(task: Task, rounds: int, watch: Stopwatch, options: Any) -> dic
             "planner": case.name,
             "compared_with": case.compared_with,
             "milliseconds": {b: 1e3 * seconds[f"{case.name}|{b}"] for b in batches[case.name]},
+            "first_seconds": first[case.name],
             "gigaflop": case.gigaflop(),
             "floor_milliseconds": floor_milliseconds(case, reached),
             "guidance_megabytes_per_trajectory": case.guidance_bytes() / 1e6,
@@ -154,7 +162,8 @@ def main() -> None:
     options = parser.parse_args()
     about = provenance() | {"threads": torch.get_num_threads(), "device": options.device}
     options.out.mkdir(parents=True, exist_ok=True)
-    with Progress() as progress:
+    with tempfile.TemporaryDirectory() as cache, Progress() as progress:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache  # so that first plans compile
         watch = Stopwatch(torch.device(options.device), progress)
         for part, task in itertools.product(options.parts, options.tasks):
             document = {

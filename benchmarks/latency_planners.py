@@ -84,7 +84,8 @@ class Case:
 
         networks, inputs = self.agent.networks, self._inputs(num)
         weights = {p.untyped_storage().data_ptr() for p in networks.parameters()}
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+        with torch.compiler.set_stance("force_eager"), hooks:
             inputs[0].requires_grad_()
             both = networks.reward(*inputs).sum() + networks.cost(*inputs).sum()
         del both
@@ -142,7 +143,7 @@ class Case:
 
 @torch.no_grad()
 def _flops(network: nn.Module, inputs: list[Tensor]) -> float:
-    with FlopCounterMode(display=False) as counter:
+    with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
         network(*inputs)
     return counter.get_total_flops()
 
@@ -190,8 +191,28 @@ def cases(task: Task, device: torch.device, small: bool) -> list[Case]:
         Case("`paper`, bfloat16", agent("paper", precision="bfloat16"), same),
         Case(f"`paper`, {few} sampling steps", agent("paper", sampling_steps=few), same),
     ]
-    ours = ("quick", "frontier", "fast", "realtime")
-    return result + [Case(f"`{name}`", agent(name), same) for name in ours]
+    for name in ("quick", "frontier", "fast", "realtime"):
+        compiled = agent(name, execution="compiled")
+        result += [
+            Case(f"`{name}`", agent(name), same),
+            Case(f"`{name}`, compiled", compiled, same),
+        ]
+    return result if device.type == "cpu" else result + _on_a_gpu(agent, same)
+
+
+def _on_a_gpu(agent: Callable[..., TrebiAgent], same: str | None) -> list[Case]:
+    """What a GPU can do beyond: recorded plans, and U-Nets that are compiled before that."""
+    return [
+        Case(f"`{preset}`, {label}", agent(preset, **settings), same)
+        for preset in ("paper", "frontier", "realtime")
+        for label, settings in (
+            ("recorded", {"execution": "recorded"}),
+            ("compiled and recorded", {"execution": "compiled"}),
+            ("compiled and recorded, bfloat16",
+             {"execution": "compiled", "precision": "bfloat16"}),
+        )
+        if preset == "paper" or label == "recorded"
+    ]  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -26,12 +26,13 @@ def plan_table(plan: dict[str, Any]) -> list[str]:
                 f"{row['floor_milliseconds']:.3g}",
                 f"{row['weights_megabytes']:.3g}",
                 f"{guidance:.2g}" if guidance else "",
+                f"{row['first_seconds']:.2g}",
             ]
         )
     header = [
         "planner", *(f"ms, {batch} state{'s' if int(batch) > 1 else ''}" for batch in batches),
         "faster than the plain way, paper's settings¹", "reference's²", "GFLOP", "floor, ms",
-        "weights, MB", "kept for a gradient, MB per trajectory",
+        "weights, MB", "kept for a gradient, MB per trajectory", "first plan, s",
     ]  # fmt: skip
     return table_lines(header, rows)
 

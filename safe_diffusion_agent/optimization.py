@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from safe_diffusion_agent.checkpoint import load_checkpoint, save_checkpoint
+from safe_diffusion_agent.cuda_graphs import Recorder
 from safe_diffusion_agent.errors import CheckpointError
 from safe_diffusion_agent.settings import difference
 
@@ -68,6 +69,30 @@ class _Run:
         self.step = 0
         self.history: list[dict[str, float]] = []
 
+    def gradients_of(
+        self, loss: Loss, num: int, record: Recorder | None
+    ) -> Callable[[], list[dict[str, Tensor]]]:
+        """What leaves the mean gradient of `num` batches in the weights, and returns the parts."""
+
+        def compute() -> list[dict[str, Tensor]]:
+            self.optimizer.zero_grad()  # so that the first batch's gradients are written, not added
+            batches = []
+            for _ in range(num):
+                value, parts = loss(self.module, self.generator)
+                (value / num).backward()
+                batches.append(parts)
+            return batches
+
+        if record is None:
+            return compute
+        replay, recorded = record(compute, (), self.generator)
+
+        def compute_again() -> list[dict[str, Tensor]]:
+            replay()
+            return [{name: part.clone() for name, part in parts.items()} for parts in recorded]
+
+        return compute_again
+
     def save(self, path: Path, identity: Mapping[str, Any]) -> None:
         tensors = {"generator": self.generator.get_state()}
         tensors |= {f"module/{name}": t for name, t in self.module.state_dict().items()}
@@ -103,6 +128,7 @@ def optimize(
     generator: torch.Generator,
     learning_rates: Mapping[str, float] | None = None,
     after_step: AfterStep | None = None,
+    record: Recorder | None = None,
     state_path: Path | None = None,
     identity: Mapping[str, Any] | None = None,
     save_interval: int = 1_000,
@@ -120,6 +146,8 @@ def optimize(
             parameters' names.
         after_step: Called with the module after every optimiser step, without gradients: for
             target networks and projections.
+        record: Makes a recording of what computes the gradients of one step, which is replayed in
+            every step, such as `cuda_graphs.record_cuda_graph`: for losses that look at no value.
         state_path: File to continue from and to save to. None neither saves nor continues.
         identity: JSON values that a continued training must share (dataset, config, seed).
         save_interval: Optimiser steps between saves.
@@ -140,14 +168,11 @@ def optimize(
     log_interval = max(1, config.num_steps // NUM_LOGGED)
     logged: list[dict[str, Tensor]] = []
     means: dict[str, float] = {}
+    compute_gradients = run.gradients_of(loss, config.accumulate, record)
     while run.step < config.num_steps:
         _set_learning_rate(run.optimizer, config, run.step / config.num_steps)
-        for _ in range(config.accumulate):
-            value, parts = loss(module, generator)
-            (value / config.accumulate).backward()
-            logged.append(parts)
+        logged += compute_gradients()
         run.optimizer.step()
-        run.optimizer.zero_grad()
         if after_step is not None:
             with torch.no_grad():
                 after_step(module)
@@ -158,7 +183,10 @@ def optimize(
             averaged = list(run.average.parameters())
             update_average(averaged, [p.detach() for p in module.parameters()], run.step)
         if run.step % log_interval == 0:
-            means = {key: torch.stack([p[key] for p in logged]).mean().item() for key in parts}
+            means = {
+                key: torch.stack([parts[key] for parts in logged]).mean().item()
+                for key in logged[-1]
+            }
             _check_finite(means, run.step)
             run.history.append({"step": run.step, **means})
             logged = []
@@ -168,6 +196,7 @@ def optimize(
             run.step % save_interval == 0 or run.step == config.num_steps
         ):
             run.save(state_path, identity)
+    run.optimizer.zero_grad()
     return run.average.eval(), run.history
 
 

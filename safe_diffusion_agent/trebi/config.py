@@ -103,6 +103,8 @@ class TrainingConfig:
         calibration_share: Improvement: share of the episodes that the networks are not trained on
             and that the margin for `PlannerConfig.risk` is taken from, with `judge="values"`. With
             0, as in the paper, such an agent is not calibrated.
+        recorded_training: On a GPU: what computes the gradients of denoiser and values is recorded
+            once as a CUDA graph, and replayed in every step.
         termination_penalty: Added to the last cost, and subtracted from the last reward, of
             episodes that terminate. The reference code uses 100 on MuJoCo.
     """
@@ -119,6 +121,7 @@ class TrainingConfig:
     windows: Literal["inside", "all"] = "inside"
     clean_share: float = 0.0
     calibration_share: float = 0.0
+    recorded_training: bool = False
     termination_penalty: float = 0.0
 
     def __post_init__(self) -> None:

@@ -8,23 +8,19 @@ are those of the plain way up to rounding.
 
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-Execution = Literal["eager", "compiled", "recorded"]
-Results = TypeVar("Results", bound=tuple[Tensor, ...])
-# Calls a function, and returns what replays the call, and the results that a replay writes to.
-Recorder = Callable[[Callable[..., Any], Sequence[Tensor]], tuple[Callable[[], object], Any]]
+from safe_diffusion_agent.cuda_graphs import Recorded
 
-NUM_WARM_UPS = 3  # calls before a recording, in which libraries choose and set up their kernels
-MAX_RECORDS = 8  # recordings that are kept; each has memory of its own
+Results = TypeVar("Results", bound=tuple[Tensor, ...])
 
 
 def executable(
     plan: Callable[..., Results],
-    execution: Execution,
+    execution: str,
     device: torch.device,
     networks: Sequence[nn.Module] = (),
 ) -> Callable[..., Results]:
@@ -76,48 +72,3 @@ def _explained() -> Any:
             f"The plan cannot be compiled here ({str(error).splitlines()[0]}). Install a C++ "
             "compiler such as g++, or use execution='eager'."
         ) from error
-
-
-class Recorded:
-    """A function of tensors that is recorded for each shape of its arguments, and replayed.
-
-    Args:
-        function: Takes tensors and returns a named tuple of tensors. Other tensors that it uses
-            (weights) have to stay where they are, and may change there.
-        record: Makes a recording.
-    """
-
-    def __init__(self, function: Callable[..., Results], record: Recorder | None = None):
-        self._function = function
-        self._record = record or record_cuda_graph
-        self._records: dict[Any, tuple[list[Tensor], Callable[[], object], Any]] = {}
-
-    def __call__(self, *arguments: Tensor) -> Any:
-        """Copies the arguments into the recorded ones, replays, and copies the results out."""
-        shapes = tuple(argument.shape for argument in arguments)
-        if shapes not in self._records:
-            if len(self._records) == MAX_RECORDS:
-                del self._records[next(iter(self._records))]  # the oldest
-            inputs = [argument.clone() for argument in arguments]
-            self._records[shapes] = (inputs, *self._record(self._function, inputs))
-        inputs, replay, results = self._records[shapes]
-        for recorded, argument in zip(inputs, arguments, strict=True):
-            recorded.copy_(argument)
-        replay()
-        return type(results)(*(result.clone() for result in results))
-
-
-def record_cuda_graph(
-    function: Callable[..., Any], arguments: Sequence[Tensor]
-) -> tuple[Callable[[], object], Any]:
-    """Records one call as a CUDA graph, which reads its arguments where they are."""
-    side, main = torch.cuda.Stream(), torch.cuda.current_stream()
-    side.wait_stream(main)
-    with torch.cuda.stream(side):
-        for _ in range(NUM_WARM_UPS):
-            function(*arguments)
-    main.wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        results = function(*arguments)
-    return graph.replay, results

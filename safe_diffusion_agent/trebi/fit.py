@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from safe_diffusion_agent.agent import resolve_device
+from safe_diffusion_agent.cuda_graphs import record_cuda_graph
 from safe_diffusion_agent.data import Episodes
 from safe_diffusion_agent.optimization import OptimizationConfig, Progress, optimize
 from safe_diffusion_agent.provenance import provenance
@@ -147,7 +148,7 @@ def fit(
     """
     torch_device = resolve_device(device)
     task = Task.of(episodes)
-    _check(config, episodes)
+    _check(config, episodes, torch_device)
     held_out = is_held_out(len(episodes.lengths), config.training.calibration_share)
     training = select_episodes(episodes, ~held_out)
     normalizer = Normalizer.fit(
@@ -169,6 +170,7 @@ def fit(
         loss,
         _optimization(config.training),
         generator=torch.Generator(torch_device).manual_seed(seed),
+        record=record_cuda_graph if config.training.recorded_training else None,
         state_path=state_path,
         identity=stages.identity,
         save_interval=save_interval,
@@ -197,7 +199,9 @@ def fit(
     return agent, history
 
 
-def _check(config: TrebiConfig, episodes: Episodes) -> None:
+def _check(config: TrebiConfig, episodes: Episodes, device: torch.device) -> None:
+    if config.training.recorded_training and device.type != "cuda":
+        raise ValueError("recorded_training needs a CUDA device. Use recorded_training=false.")
     if config.model.time_to_go and episodes.max_episode_steps is None:
         raise ValueError("time_to_go needs a dataset whose episodes have a time limit.")
     check_risk(config, episodes)

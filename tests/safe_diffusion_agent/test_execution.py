@@ -8,9 +8,10 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from safe_diffusion_agent import TrebiAgent
+from safe_diffusion_agent.cuda_graphs import MAX_RECORDS, Recorded
 from safe_diffusion_agent.task import Task
 from safe_diffusion_agent.trebi.diffusion import Schedule
-from safe_diffusion_agent.trebi.execution import MAX_RECORDS, Recorded, executable
+from safe_diffusion_agent.trebi.execution import executable
 from safe_diffusion_agent.trebi.frontier import FrontierPlanner
 from safe_diffusion_agent.trebi.networks import TrebiNetworks
 from safe_diffusion_agent.trebi.planners import Choice, GuidedPlanner
@@ -65,8 +66,9 @@ def arguments_of(planner, num, seed):
     return obs, budget, steps, noise
 
 
-def record_trace(function, arguments):
+def record_trace(function, arguments, generator):
     """Like a CUDA graph: the operations of one call, with everything but the arguments fixed."""
+    assert generator is None
     program = make_fx(lambda *inputs: function(*inputs))(*arguments)
     targets = [str(node.target) for node in program.graph.nodes]
     assert not [name for name in targets if "lift_fresh" in name or "_local_scalar" in name]
@@ -106,7 +108,7 @@ def test_results_of_a_replay_are_not_overwritten_by_the_next():
 def test_every_shape_has_a_recording_and_the_oldest_ones_are_dropped():
     shapes = []
 
-    def record(function, arguments):
+    def record(function, arguments, generator):
         shapes.append(arguments[0].shape)
         return lambda: None, function(*arguments)
 

@@ -123,3 +123,9 @@ def test_trains_on_cuda(tiny_episodes):
     agent, history = fit(tiny_episodes, config, device="cuda")
     assert agent.device.type == "cuda"
     assert history[-1]["denoising"] < history[0]["denoising"]
+
+
+def test_a_recorded_training_needs_a_gpu(tiny_episodes):
+    config = preset_config("quick", num_steps=1, recorded_training=True)
+    with pytest.raises(ValueError, match="recorded_training needs a CUDA device"):
+        fit(tiny_episodes, config, device="cpu")

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from safe_diffusion_agent.checkpoint import load_checkpoint
+from safe_diffusion_agent.cuda_graphs import record_cuda_graph
 from safe_diffusion_agent.errors import CheckpointError
 from safe_diffusion_agent.optimization import OptimizationConfig, optimize
 
@@ -50,6 +51,47 @@ def test_finds_the_regression():
     torch.testing.assert_close(module.weight, torch.tensor([[1.0, -2.0, 0.5]]), atol=0.05, rtol=0)
     torch.testing.assert_close(module.bias, torch.tensor([3.0]), atol=0.05, rtol=0)
     assert history[-1]["step"] == 300
+
+
+def record_on_the_cpu(function, arguments, generator):
+    """Keeps to what `record_cuda_graph` promises: it warms up, and results are overwritten."""
+    state = generator.get_state()
+    for _ in range(3):
+        function(*arguments)
+    generator.set_state(state)
+    results = function(*arguments)
+    generator.set_state(state)
+
+    def replay():
+        for parts, new in zip(results, function(*arguments), strict=True):
+            for name, part in parts.items():
+                part.copy_(new[name])
+
+    return replay, results
+
+
+def test_a_recorded_training_is_the_plain_one(tmp_path):
+    module, history = train()
+    recorded, recorded_history = train(record=record_on_the_cpu)
+    assert same_weights(module, recorded) and history == recorded_history
+    assert len({point["loss"] for point in history}) > 100  # parts are not those of one replay
+
+
+@pytest.mark.cuda
+def test_a_gpu_replays_the_plain_training():
+    def regression(module, generator):
+        x = torch.randn(16, 3, generator=generator, device="cuda")
+        loss = ((module(x) - x.sum(dim=1, keepdim=True)) ** 2).mean()
+        return loss, {"loss": loss.detach()}
+
+    histories = []
+    for record in (None, record_cuda_graph):
+        generator = torch.Generator("cuda").manual_seed(0)
+        module, history = optimize(
+            linear_model().cuda(), regression, CONFIG, generator=generator, record=record
+        )
+        histories.append([point["loss"] for point in history])
+    assert histories[0] == pytest.approx(histories[1], rel=1e-3, abs=1e-5)
 
 
 def test_average_is_the_exponential_one():
