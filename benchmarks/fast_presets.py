@@ -48,12 +48,19 @@ def preset_difference(preset: str) -> dict[str, Any]:
     return {name: value for name, value in ours.items() if value != theirs[name]}
 
 
+def compiled(name: str, preset: str) -> Variant:
+    return Variant(f"{name}, compiled", preset_difference(preset) | {"execution": "compiled"})
+
+
 FRONTIER = (
     Variant("frontier"),
+    compiled("frontier", "frontier"),
     Variant("5 sampling steps", {"sampling_steps": 5}),
     Variant("1 sampling step", {"sampling_steps": 1}),
     Variant("fast: 2 sampling steps, 4 candidates", preset_difference("fast")),
+    compiled("fast", "fast"),
     Variant("realtime: the critic's plans alone", preset_difference("realtime")),
+    compiled("realtime", "realtime"),
     Variant("a plan every 2 steps", control_interval=2),
     Variant("a plan every 4 steps", control_interval=4),
 )

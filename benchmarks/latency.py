@@ -89,11 +89,15 @@ def batches_of(case: Case, limit: float, watch: Stopwatch) -> tuple[list[int], f
 
 
 def measure_acts(task: Task, rounds: int, watch: Stopwatch, options: Any) -> dict[str, Any]:
-    """Every planner at every batch size, and the ceilings, in turns."""
+    """Every planner at every batch size, and the ceilings, in turns; and what does not run."""
     all_cases, of_machine = cases(task, watch.device, options.small), ceilings(watch.device)
-    batches, first = {}, {}
+    batches, first, failed = {}, {}, {}
     for case in watch.progress.track(all_cases, description="first plans"):
-        batches[case.name], first[case.name] = batches_of(case, options.limit, watch)
+        try:
+            batches[case.name], first[case.name] = batches_of(case, options.limit, watch)
+        except RuntimeError as error:  # such as no compiler, or what cannot be recorded
+            failed[case.name] = str(error).splitlines()[0]
+    all_cases = [case for case in all_cases if case.name not in failed]
     calls: dict[str, Callable[[], Any]] = {
         f"{case.name}|{batch}": partial(case.act, batch)
         for case in all_cases
@@ -115,7 +119,7 @@ def measure_acts(task: Task, rounds: int, watch: Stopwatch, options: Any) -> dic
         }
         for case in all_cases
     ]
-    return {"rows": rows, "ceilings": reached}
+    return {"rows": rows, "failed": failed, "ceilings": reached}
 
 
 def measure_training(task: Task, rounds: int, watch: Stopwatch, options: Any) -> dict[str, Any]:

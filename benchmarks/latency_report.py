@@ -82,4 +82,7 @@ def as_markdown(document: dict[str, Any]) -> str:
             "the plain way with the reference's settings. ² Of the released code: two guidance "
             "passes a step, computed at every step."
         )
-    return "\n".join([title, "", made, "", *body, "", note]) + "\n"
+    failed = [
+        f"\n{name} did not run: {error}" for name, error in document.get("failed", {}).items()
+    ]
+    return "\n".join([title, "", made, "", *body, "", note, *failed]) + "\n"

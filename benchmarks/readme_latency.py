@@ -71,7 +71,7 @@ def _faster_planners(documents: list[dict]) -> str:
     for document in documents:
         for group in document["groups"]:
             for row in group["rows"]:
-                if row["variant"].partition(":")[0] in ("frontier", "fast", "realtime"):
+                if row["variant"].startswith(("frontier", "fast", "realtime")):
                     half_width = row["return_difference_half_width_95"]
                     cells.setdefault(row["variant"], {})[document["task"]] = (
                         f"{row['milliseconds']:.1f} ms; {row['return_difference']:+.1f} ± "

@@ -150,8 +150,8 @@ class PlannerConfig:
         precision: Improvement: of denoising and guidance; candidates are judged in float32.
         execution: Improvement: how a plan is computed, see `execution`. `"eager"`: one operation
             after the other. `"compiled"`: as machine code, which the first plan makes (it takes
-            tens of seconds, and a C++ compiler); of U-Nets, network by network. On a GPU it is then
-            recorded, too. `"recorded"`: eager, but recorded on a GPU.
+            tens of seconds, and a C++ compiler). On a GPU it is then recorded, too; U-Nets are
+            compiled there alone. `"recorded"`: eager, but recorded on a GPU.
         score: Which trajectories the candidates are judged by: the `"final"` ones, or the
             `"noised"` ones before the last denoising, as in the reference code.
         cost_quantile: Improvement: the quantile that stands for the cost everywhere in the planner;

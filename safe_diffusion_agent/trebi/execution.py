@@ -17,6 +17,10 @@ from safe_diffusion_agent.cuda_graphs import Recorded
 
 Results = TypeVar("Results", bound=tuple[Tensor, ...])
 
+# All agents of a process share the compiler's account of one `plan` method: two each, for one state
+# and for many.
+MAX_COMPILATIONS = 256
+
 
 def executable(
     plan: Callable[..., Results],
@@ -34,11 +38,13 @@ def executable(
             that are large, and called so often that the whole would take very long to compile.
 
     Raises:
-        ValueError: A recording was asked for without a GPU.
+        ValueError: A recording, or compiled networks, were asked for without a GPU.
     """
     if execution == "recorded" and device.type != "cuda":
+        raise ValueError("execution='recorded' needs a CUDA device. Use 'eager' or 'compiled'.")
+    if execution == "compiled" and networks and device.type != "cuda":
         raise ValueError(
-            "execution='recorded' needs a CUDA device. Use execution='compiled' on this one."
+            "execution='compiled' makes U-Nets slower without a CUDA device. Use 'eager'."
         )
     if execution == "compiled":
         for network in networks:
@@ -54,10 +60,17 @@ def _compiled(plan: Callable[..., Results]) -> Callable[..., Results]:
     import torch._dynamo  # takes seconds, and most agents do not need it
 
     compiled = torch.compile(plan, fullgraph=True)
+    settings = {
+        "trace_autograd_ops": True,  # guidance differentiates inside of the plan
+        "recompile_limit": MAX_COMPILATIONS,
+        # Numbers are part of the code. Else the compiler takes those that differ between agents of
+        # one process (discounts) for inputs, and gets them wrong (PyTorch 2.13).
+        "specialize_float": True,
+        "specialize_int": True,
+    }
 
     def call(*arguments: Tensor) -> Results:
-        # Guidance differentiates inside of the plan.
-        with torch._dynamo.config.patch(trace_autograd_ops=True), _explained():
+        with torch._dynamo.config.patch(settings), _explained():
             return compiled(*arguments)
 
     return call
