@@ -77,10 +77,10 @@ def as_markdown(document: dict[str, Any]) -> str:
         body = plan_table(document)
         note = (
             "Random weights; every candidate over budget, unless said otherwise. Empty: would take "
-            f"too long. Reached in the same run: {reached}. Floor: operations of one plan at the "
-            "highest rate that was reached, or reading the weights once. ¹ For `reference`: than "
-            "the plain way with the reference's settings. ² Of the released code: two guidance "
-            "passes a step, computed at every step."
+            f"too long. Reached in the same run: {reached}. Floor: operations of one plan "
+            "(convolutions by their definition) at the highest rate that was reached, or reading "
+            "the weights once. ¹ For `reference`: than the plain way with the reference's "
+            "settings. ² Of the released code: two guidance passes a step, computed at every step."
         )
     failed = [
         f"\n{name} did not run: {error}" for name, error in document.get("failed", {}).items()

@@ -46,8 +46,9 @@ def _latencies(document: dict) -> str:
         f"{document['clock']}, medians of {document['rounds']} rounds in which all are timed in "
         "turns, random weights, "
         "every candidate over budget unless said otherwise. Plain: the reference code's way with "
-        "our networks, and the settings of `reference` or (for all else) `paper`. Floor: "
-        "arithmetic in float32 at the highest rate that the machine reached in the same run, which "
+        "our networks, and the settings of `reference` or (for all else) `paper`. Compiled: after "
+        "a first plan that takes tens of seconds. Floor: arithmetic in float32 (convolutions by "
+        "their definition) at the highest rate that the machine reached in the same run, which "
         f"leaves the plain way room for {room:.1f}× with the paper's settings. Made by "
         f"`{about['command']}`."
     )
