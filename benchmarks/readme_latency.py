@@ -69,7 +69,7 @@ def _training(document: dict) -> str:
 def _faster_planners(documents: list[dict]) -> str:
     """The presets, planners by tasks; all other planners are in results/latency."""
     cells: dict[str, dict[str, str]] = {}
-    for document in documents:
+    for document in sorted(documents, key=lambda d: -len(d["groups"][0]["rows"])):
         for group in document["groups"]:
             for row in group["rows"]:
                 if row["variant"].startswith(("frontier", "fast", "realtime")):
