@@ -41,10 +41,13 @@ def executable(
         ValueError: A recording, or compiled networks, were asked for without a GPU.
     """
     if execution == "recorded" and device.type != "cuda":
-        raise ValueError("execution='recorded' needs a CUDA device. Use 'eager' or 'compiled'.")
+        raise ValueError(
+            "execution='recorded' needs a CUDA device. Load the agent with execution='eager' here."
+        )
     if execution == "compiled" and networks and device.type != "cuda":
         raise ValueError(
-            "execution='compiled' makes U-Nets slower without a CUDA device. Use 'eager'."
+            "execution='compiled' makes U-Nets slower without a CUDA device. Load the agent with "
+            "execution='eager' here."
         )
     if execution == "compiled":
         for network in networks:
