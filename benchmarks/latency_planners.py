@@ -199,18 +199,20 @@ def cases(task: Task, device: torch.device, small: bool) -> list[Case]:
 
 
 def _on_a_gpu(agent: Callable[..., TrebiAgent], same: str | None) -> list[Case]:
-    """What a GPU can do beyond: recorded plans, and U-Nets that are compiled before that."""
-    return [
-        Case(f"`{preset}`, {label}", agent(preset, **settings), same)
+    """What a GPU can do beyond: plans that are recorded, and U-Nets that are compiled before."""
+    recorded = [
+        Case(f"`{preset}`, recorded", agent(preset, execution="recorded"), same)
         for preset in ("paper", "frontier", "realtime")
-        for label, settings in (
-            ("recorded", {"execution": "recorded"}),
-            ("compiled and recorded", {"execution": "compiled"}),
-            ("compiled and recorded, bfloat16",
-             {"execution": "compiled", "precision": "bfloat16"}),
+    ]
+    compiled = [
+        Case(
+            f"`paper`, compiled, {precision}",
+            agent("paper", execution="compiled", precision=precision),
+            same,
         )
-        if preset == "paper" or label == "recorded"
-    ]  # fmt: skip
+        for precision in ("float32", "bfloat16")
+    ]
+    return recorded + compiled
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def planner_of(preset, device="cpu", **settings):
         networks = TrebiNetworks(config.model, TASK).eval().requires_grad_(False)
     if config.model.judge == "frontier":
         networks.dynamics.trusted_steps.fill_(5)
-    schedule = Schedule.cosine(config.model.diffusion_steps)
+    schedule = Schedule.cosine(config.model.diffusion_steps, device)
     one = torch.ones(4)
     normalizer = Normalizer(0 * one, one, -3 * one, 3 * one)
     planner_class = GuidedPlanner if config.model.judge == "values" else FrontierPlanner
