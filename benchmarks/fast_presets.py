@@ -1,10 +1,14 @@
-"""Fewer steps, same quality? Latency, return and violations of trained agents that plan faster.
+r"""Fewer steps, same quality? Latency, return and violations of trained agents that plan faster.
 
     python benchmarks/fast_presets.py safe_diffusion_agent/pretrained/pendulum --episodes 20
 
     trebi collect safe/HalfCheetah-v0 --steps 100000      # safe/ReacherReachable-v0: 20000
-    trebi train safe-envs/halfcheetah/sac-replay-v0 runs/fast/halfcheetah --preset frontier
-    python benchmarks/fast_presets.py runs/fast/halfcheetah --name halfcheetah --only fast,realtime
+    for seed in 0 1 2; do
+        trebi train safe-envs/halfcheetah/sac-replay-v0 runs/fast/halfcheetah-$seed \
+            --preset frontier --seed $seed
+    done
+    python benchmarks/fast_presets.py runs/fast/halfcheetah-* --name halfcheetah \
+        --only fast,realtime
 
 An agent that is judged by the frontier is tried with one list of planner settings, any other one
 with another; nothing is trained. All variants of an agent meet the same start states, so that

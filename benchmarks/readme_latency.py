@@ -15,7 +15,11 @@ def latency() -> str:
         paths = sorted((ROOT / "results/latency").glob(f"{kind}-*.json"))
         return [json.loads(path.read_text()) for path in paths]
 
-    parts = [*map(_latencies, documents("act")), *map(_training, documents("training"))]
+    parts = [
+        *map(_latencies, documents("act")),
+        *map(_under_load, documents("load")),
+        *map(_training, documents("training")),
+    ]
     return "\n\n".join([*parts, _faster_planners(documents("fast"))])
 
 
@@ -53,6 +57,27 @@ def _latencies(document: dict) -> str:
         f"`{about['command']}`."
     )
     return table(header, rows) + "\n\n" + note
+
+
+def _under_load(document: dict) -> str:
+    """The spread of times, alone and beside other processes, on one thread and on more."""
+    columns: dict[tuple[int, int], str] = {}
+    cells: dict[str, dict[tuple[int, int], str]] = {}
+    for row in document["rows"]:
+        busy, threads = column = row["busy_processes"], row["threads"]
+        beside = f"beside {busy} busy processes" if busy else "alone"
+        columns[column] = f"{beside}, {threads} thread" + "s" * (threads > 1)
+        name = f"`{row['planner']}`" + ", compiled" * (row["execution"] == "compiled")
+        spread = (f"{row[key]:.3g}" for key in ("median_ms", "percentile_99_ms", "longest_ms"))
+        cells.setdefault(name, {})[column] = " · ".join(spread)
+    rows = [[name, *(of_row[column] for column in columns)] for name, of_row in cells.items()]
+    about = document["provenance"]
+    note = (
+        f"Wall time of one `act` in ms: median · 99 % · longest of {row['num_acts']} "
+        f"(`{document['agent']}`; {about['hardware']}). Small networks plan for one state on one "
+        f"thread by themselves. Made by `{about['command']}`."
+    )
+    return table(["planner", *columns.values()], rows) + "\n\n" + note
 
 
 def _training(document: dict) -> str:

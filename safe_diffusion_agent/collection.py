@@ -17,7 +17,6 @@ so that they can be replayed.
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -25,7 +24,6 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import torch
 from minari.storage.datasets_root_dir import get_dataset_path
 
 from safe_diffusion_agent.errors import DatasetError, UnknownNameError
@@ -34,6 +32,7 @@ from safe_diffusion_agent.provenance import provenance
 from safe_diffusion_agent.recorder import Episode, EpisodeRecorder
 from safe_diffusion_agent.rollouts import Progress, roll_out
 from safe_diffusion_agent.sac import EVALUATION_SEED_OFFSET, SacTraining, Snapshot
+from safe_diffusion_agent.threads import one_thread
 from safe_envs import CostSignal, task_spec
 
 ALGORITHMS = {
@@ -139,7 +138,7 @@ def collect(
     folder = default_state_dir(config) if state_dir is None else Path(state_dir)
     if _is_there(dataset_id, config, overwrite):
         return dataset_id
-    with _one_thread():
+    with one_thread():
         training = SacTraining(spec.id, config.sac_steps, config.seed, folder)
         training.run(progress)
         behavior = training.snapshots[-1]
@@ -270,14 +269,3 @@ def _is_there(dataset_id: str, config: CollectConfig, overwrite: bool) -> bool:
             f"{asdict(config)}. Choose another dataset id, or overwrite it."
         )
     return bool(made_with == asdict(config))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """SAC's small networks are faster on one thread than on several."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

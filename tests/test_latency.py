@@ -57,3 +57,14 @@ def test_faster_planners_are_compared(tmp_path):
     rows = document["groups"][0]["rows"]
     assert rows[0]["return_difference"] == 0.0 and rows[0]["num_episodes"] == 5
     assert any(row["variant"].startswith("realtime") for row in rows)
+
+
+@pytest.mark.slow
+def test_latency_is_measured_beside_other_processes(tmp_path):
+    command = [sys.executable, BENCHMARKS / "latency_under_load.py", "--planners", "realtime"]
+    subprocess.run([*command, "--acts", "1", "--out", tmp_path], check=True, capture_output=True)
+    (path,) = tmp_path.glob("load-*.json")
+    rows = json.loads(path.read_text())["rows"]
+    cases = {(row["execution"], row["busy_processes"] > 0) for row in rows}
+    assert len(cases) == 4
+    assert all(0 < row["median_ms"] <= row["longest_ms"] for row in rows)

@@ -14,6 +14,7 @@ from safe_diffusion_agent.baselines.transitions import Scaling
 from safe_diffusion_agent.errors import CheckpointError, UnknownNameError
 from safe_diffusion_agent.settings import from_json, override
 from safe_diffusion_agent.task import Task
+from safe_diffusion_agent.threads import one_thread
 
 MAX_STATES = 1024  # acted on at once; bounds the memory of acting on many states
 
@@ -66,7 +67,7 @@ class BaselineAgent(Agent):
         """See `Agent.act`."""
         states, budgets, steps = self._check_inputs(obs, remaining_budget, remaining_steps)
         generator = self.generator if generator is None else generator
-        with torch.no_grad():
+        with torch.no_grad(), one_thread(len(states) == 1):
             chunks = [
                 self._actions(self.scaling.observations(rows), budget, left, generator)
                 for rows, budget, left in zip(

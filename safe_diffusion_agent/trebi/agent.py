@@ -18,6 +18,7 @@ from torch import Tensor
 from safe_diffusion_agent.agent import Agent, FloatArray
 from safe_diffusion_agent.errors import CheckpointError
 from safe_diffusion_agent.task import Task
+from safe_diffusion_agent.threads import one_thread
 from safe_diffusion_agent.trebi.calibration import Calibration
 from safe_diffusion_agent.trebi.config import TrebiConfig, config_from_json
 from safe_diffusion_agent.trebi.diffusion import Schedule
@@ -143,7 +144,8 @@ class TrebiAgent(Agent):
         allowed = budgets - self.margin
         chunk_size = max(1, MAX_TRAJECTORIES // self.planner.num_candidates)
         chunks: list[Choice] = []
-        with torch.no_grad():
+        small = len(states) == 1 and self.config.model.network == "mlp"
+        with torch.no_grad(), one_thread(small):
             for first in range(0, len(states), chunk_size):
                 rows = slice(first, first + chunk_size)
                 inputs = (states[rows], allowed[rows], steps[rows])

@@ -1,0 +1,160 @@
+"""How long one `act` takes at worst, alone and beside processes that keep every core busy.
+
+    python benchmarks/latency_under_load.py                       # the agent of the package
+    python benchmarks/latency_under_load.py --planners realtime --acts 20 --out /tmp
+
+One state at a time, wall time, on one thread (what agents with small networks do) and on as many as
+PyTorch takes. Both are timed in turns, in blocks of acts; then again beside the other processes.
+Writes results/latency/load-HARDWARE.json and .md.
+"""
+
+import argparse
+import contextlib
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from fast_presets import preset_difference
+from latency import RESULTS, hardware_name
+from markdown_table import table
+from rich.progress import Progress
+
+from safe_diffusion_agent import TrebiAgent
+from safe_diffusion_agent.provenance import provenance
+
+PLANNERS = ("frontier", "fast", "realtime")
+EXECUTIONS = ("eager", "compiled")
+BLOCK = 20  # acts before the next one's turn
+
+
+def spin() -> None:
+    while True:
+        pass
+
+
+@contextlib.contextmanager
+def busy(num_processes: int) -> Iterator[None]:
+    """Processes that compute without end."""
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=spin, daemon=True) for _ in range(num_processes)]
+    for process in processes:
+        process.start()
+    time.sleep(1.0)
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.terminate()
+
+
+def threads_of(one: bool) -> Any:
+    """Agents plan on one thread by themselves; or else on all."""
+    if one:
+        return contextlib.nullcontext()
+    return mock.patch(
+        "safe_diffusion_agent.trebi.agent.one_thread", lambda _: contextlib.nullcontext()
+    )
+
+
+def block(agent: TrebiAgent) -> list[float]:
+    """Seconds of one act after the other."""
+    obs, budget = np.zeros(agent.task.obs_dim), agent.task.max_budget / 2
+    seconds = []
+    for _ in range(BLOCK):
+        begin = time.perf_counter()
+        agent.act(obs, budget, agent.task.max_episode_steps)
+        seconds.append(time.perf_counter() - begin)
+    return seconds
+
+
+def measure(
+    path: str, planners: list[str], num_acts: int, progress: Progress
+) -> list[dict[str, Any]]:
+    """One row per planner, execution, number of threads and load."""
+    num_cores = os.cpu_count() or 1
+    cases = [(p, e, one) for p in planners for e in EXECUTIONS for one in (True, False)]
+    agents = {}
+    for case in progress.track(cases, description="first plans"):
+        planner, execution, one = case
+        settings = preset_difference(planner) | {"execution": execution}
+        agents[case] = TrebiAgent.load(path, device="cpu", **settings)
+        with threads_of(one):
+            block(agents[case])
+    rows = []
+    for neighbors in (0, num_cores):
+        seconds: dict[tuple, list[float]] = {case: [] for case in cases}
+        with busy(neighbors):
+            for _ in progress.track(
+                range(-(-num_acts // BLOCK)), description=f"beside {neighbors} processes"
+            ):
+                for case, agent in agents.items():
+                    with threads_of(case[2]):
+                        seconds[case] += block(agent)
+        for (planner, execution, one), times in seconds.items():
+            median, most, longest = 1e3 * np.percentile(times, [50, 99, 100])
+            rows.append(
+                {
+                    "planner": planner,
+                    "execution": execution,
+                    "threads": 1 if one else torch.get_num_threads(),
+                    "busy_processes": neighbors,
+                    "num_acts": len(times),
+                    "median_ms": median,
+                    "percentile_99_ms": most,
+                    "longest_ms": longest,
+                }
+            )
+    return rows
+
+
+def as_markdown(document: dict[str, Any]) -> str:
+    about = document["provenance"]
+    header = ["planner", "execution", "busy processes", "threads", "median, ms", "99 %", "longest"]
+    cells = [
+        [
+            f"`{row['planner']}`",
+            row["execution"],
+            str(row["busy_processes"]),
+            str(row["threads"]),
+            *(f"{row[name]:.3g}" for name in ("median_ms", "percentile_99_ms", "longest_ms")),
+        ]
+        for row in sorted(
+            document["rows"], key=lambda r: (r["busy_processes"], r["planner"], r["execution"])
+        )
+    ]
+    return (
+        f"# Time per `act` beside other processes\n\nMade by `{about['command']}` on "
+        f"{about['hardware']}; torch {about['versions']['torch']}. The agent `{document['agent']}`,"
+        f" one state, wall time of {document['rows'][0]['num_acts']} acts.\n\n"
+        + table(header, cells)
+        + "\n\nPlans for one state take one thread by themselves; more were forced to compare.\n"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--agent", default="pendulum", help="name or folder of a frontier agent")
+    parser.add_argument("--planners", nargs="+", choices=PLANNERS, default=list(PLANNERS))
+    parser.add_argument("--acts", type=int, default=400, help="of each kind")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    with Progress() as progress:
+        rows = measure(options.agent, options.planners, options.acts, progress)
+    document = {"agent": options.agent, "rows": rows, "provenance": provenance()}
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / f"load-{hardware_name(document['provenance'], 'cpu')}"
+    path.with_suffix(".json").write_text(json.dumps(document, indent=2) + "\n")
+    path.with_suffix(".md").write_text(as_markdown(document))
+
+
+if __name__ == "__main__":
+    main()
