@@ -8,7 +8,8 @@ import math
 import os
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -17,12 +18,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from safe_diffusion_agent.checkpoint import load_checkpoint, save_checkpoint
-from safe_diffusion_agent.errors import UnknownNameError
+from safe_diffusion_agent.checkpoint import (
+    FILE_NAME,
+    agent_file,
+    load_checkpoint,
+    save_checkpoint,
+)
 from safe_diffusion_agent.task import Task
-
-FILE_NAME = "agent.safetensors"
-PRETRAINED = Path(__file__).parent / "pretrained"
 
 FloatArray = npt.NDArray[np.float32]
 PredictState = tuple[npt.NDArray[Any], ...]
@@ -258,21 +260,20 @@ class Agent(ABC):
         return torch.Generator(self.device).manual_seed(self.seed)
 
 
-def agent_file(path: str | os.PathLike[str]) -> Path:
-    """The file of an agent, from its folder or its name; it need not exist.
+@contextmanager
+def one_thread(when: bool = True) -> Iterator[None]:
+    """What is in it computes on one CPU thread, if `when`; afterwards on as many as before.
 
-    Raises:
-        UnknownNameError: There is neither such a folder nor such an agent.
+    Networks this small leave a second thread little to do, but each of their hundreds of operations
+    waits for it. Where another process wants the core, that wait is a turn of the scheduler, and a
+    plan of 10 ms takes 100 ms or a second (`benchmarks/latency_under_load.py`).
     """
-    folder = Path(path) if Path(path).is_dir() else PRETRAINED / str(path)
-    if not folder.is_dir():
-        raise UnknownNameError("folder or pretrained agent", str(path), pretrained_names())
-    return folder / FILE_NAME
-
-
-def pretrained_names() -> list[str]:
-    """Names of the agents that come with the package."""
-    return sorted(file.parent.name for file in PRETRAINED.glob(f"*/{FILE_NAME}"))
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if when else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def resolve_device(device: str | torch.device) -> torch.device:

@@ -16,10 +16,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from safe_diffusion_agent.errors import CheckpointError
+from safe_diffusion_agent.errors import CheckpointError, UnknownNameError
 
 FORMAT = "safe-diffusion-agent"
 FORMAT_VERSION = 1
+FILE_NAME = "agent.safetensors"
+PRETRAINED = Path(__file__).parent / "pretrained"
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
@@ -129,3 +131,20 @@ def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def agent_file(path: str | os.PathLike[str]) -> Path:
+    """The file of an agent, from its folder or its name; it need not exist.
+
+    Raises:
+        UnknownNameError: There is neither such a folder nor such an agent.
+    """
+    folder = Path(path) if Path(path).is_dir() else PRETRAINED / str(path)
+    if not folder.is_dir():
+        raise UnknownNameError("folder or pretrained agent", str(path), pretrained_names())
+    return folder / FILE_NAME
+
+
+def pretrained_names() -> list[str]:
+    """Names of the agents that come with the package."""
+    return sorted(file.parent.name for file in PRETRAINED.glob(f"*/{FILE_NAME}"))

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from safe_diffusion_agent.agent import Agent, agent_file
+from safe_diffusion_agent.agent import Agent
 from safe_diffusion_agent.baselines import (
     bcorle,
     bcq_lagrangian,
@@ -17,7 +17,7 @@ from safe_diffusion_agent.baselines import (
     caps,
     cpq,
 )
-from safe_diffusion_agent.checkpoint import checkpoint_kind
+from safe_diffusion_agent.checkpoint import agent_file, checkpoint_kind
 from safe_diffusion_agent.errors import UnknownNameError
 from safe_diffusion_agent.settings import from_preset
 from safe_diffusion_agent.trebi import diffuser

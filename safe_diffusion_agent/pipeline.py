@@ -15,9 +15,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from safe_diffusion_agent.agent import FILE_NAME, Agent
+from safe_diffusion_agent.agent import Agent
 from safe_diffusion_agent.agent_evaluation import evaluate_agent
-from safe_diffusion_agent.checkpoint import write_text
+from safe_diffusion_agent.checkpoint import FILE_NAME, write_text
 from safe_diffusion_agent.collection import CollectConfig, collect
 from safe_diffusion_agent.data import CostFunction, load_episodes
 from safe_diffusion_agent.errors import CheckpointError

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import wilcoxon
 
 from safe_diffusion_agent import TrebiAgent
-from safe_diffusion_agent.agent import FILE_NAME, PRETRAINED, pretrained_names
+from safe_diffusion_agent.checkpoint import FILE_NAME, PRETRAINED, pretrained_names
 from safe_diffusion_agent.evaluation import EvaluationConfig, evaluate_policy, rollout, start_seed
 
 NUM_EPISODES = 20

@@ -9,12 +9,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from safe_diffusion_agent.agent import Agent, FloatArray
+from safe_diffusion_agent.agent import Agent, FloatArray, one_thread
 from safe_diffusion_agent.baselines.transitions import Scaling
 from safe_diffusion_agent.errors import CheckpointError, UnknownNameError
 from safe_diffusion_agent.settings import from_json, override
 from safe_diffusion_agent.task import Task
-from safe_diffusion_agent.threads import one_thread
 
 MAX_STATES = 1024  # acted on at once; bounds the memory of acting on many states
 

@@ -163,7 +163,7 @@ def list_all() -> None:
     """List tasks, methods, pretrained agents and local datasets."""
     import minari
 
-    from safe_diffusion_agent.agent import pretrained_names
+    from safe_diffusion_agent.checkpoint import pretrained_names
     from safe_diffusion_agent.methods import METHODS
     from safe_envs import TASKS
 

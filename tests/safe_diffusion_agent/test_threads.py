@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from safe_diffusion_agent import TrebiAgent
-from safe_diffusion_agent.threads import one_thread
+from safe_diffusion_agent.agent import one_thread
 
 
 @pytest.fixture
