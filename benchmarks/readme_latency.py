@@ -71,9 +71,9 @@ def _under_load(document: dict) -> str:
         spread = (f"{row[key]:.3g}" for key in ("median_ms", "percentile_99_ms", "longest_ms"))
         cells.setdefault(name, {})[column] = " · ".join(spread)
     rows = [[name, *(of_row[column] for column in columns)] for name, of_row in cells.items()]
-    about = document["provenance"]
+    about, fewest = document["provenance"], min(row["num_acts"] for row in document["rows"])
     note = (
-        f"Wall time of one `act` in ms: median · 99 % · longest of {row['num_acts']} "
+        f"Wall time of one `act` in ms: median · 99 % · longest of {fewest} or more "
         f"(`{document['agent']}`; {about['hardware']}). Small networks plan for one state on one "
         f"thread by themselves. Made by `{about['command']}`."
     )
