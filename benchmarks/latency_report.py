@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from markdown_table import table_lines
+from markdown_table import rounded, table_lines
 
 
 def plan_table(plan: dict[str, Any]) -> list[str]:
@@ -19,12 +19,12 @@ def plan_table(plan: dict[str, Any]) -> list[str]:
         rows.append(
             [
                 row["planner"],
-                *(f"{times[batch]:.3g}" if batch in times else "" for batch in batches),
-                f"{same[first] / times[first]:.3g}×" if same else "",
-                f"{reference[first] / times[first]:.3g}×" if same else "",
-                f"{row['gigaflop']:.3g}",
-                f"{row['floor_milliseconds']:.3g}",
-                f"{row['weights_megabytes']:.3g}",
+                *(rounded(times[batch]) if batch in times else "" for batch in batches),
+                rounded(same[first] / times[first]) + "×" if same else "",
+                rounded(reference[first] / times[first]) + "×" if same else "",
+                rounded(row["gigaflop"]),
+                rounded(row["floor_milliseconds"]),
+                rounded(row["weights_megabytes"]),
                 f"{guidance:.2g}" if guidance else "",
                 f"{row['first_seconds']:.2g}",
             ]
@@ -45,11 +45,11 @@ def training_table(rows: list[dict[str, Any]]) -> list[str]:
         [
             [
                 row["networks"],
-                f"{row['plain_samples_per_second']:.4g}",
-                f"{row['ours_samples_per_second']:.4g}",
+                rounded(row["plain_samples_per_second"], 4),
+                rounded(row["ours_samples_per_second"], 4),
                 f"{row['ours_samples_per_second'] / row['plain_samples_per_second']:.2f}×",
-                f"{1e3 * row['gigaflop_per_sample']:.4g}",
-                f"{row['most_samples_per_second']:.4g}",
+                rounded(1e3 * row["gigaflop_per_sample"], 4),
+                rounded(row["most_samples_per_second"], 4),
                 f"{row['most_samples_per_second'] / row['plain_samples_per_second']:.2f}×",
             ]
             for row in rows
@@ -73,7 +73,7 @@ def as_markdown(document: dict[str, Any]) -> str:
         body = training_table(document["training"])
     else:
         title = f"# {document['task']}: time per `act`"
-        reached = ", ".join(f"{k} {value:.3g}" for k, value in document["ceilings"].items())
+        reached = ", ".join(f"{k} {rounded(value)}" for k, value in document["ceilings"].items())
         body = plan_table(document)
         note = (
             "Random weights; every candidate over budget, unless said otherwise. Empty: would take "

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from fast_presets import preset_difference
 from latency import RESULTS, hardware_name
-from markdown_table import table
+from markdown_table import rounded, table
 from rich.progress import Progress
 
 from safe_diffusion_agent import TrebiAgent
@@ -126,7 +126,7 @@ def as_markdown(document: dict[str, Any]) -> str:
             str(row["busy_processes"]),
             str(row["threads"]),
             str(row["num_acts"]),
-            *(f"{row[name]:.3g}" for name in ("median_ms", "percentile_99_ms", "longest_ms")),
+            *(rounded(row[name]) for name in ("median_ms", "percentile_99_ms", "longest_ms")),
         ]
         for row in sorted(
             document["rows"], key=lambda r: (r["busy_processes"], r["planner"], r["execution"])

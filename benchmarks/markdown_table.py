@@ -9,3 +9,8 @@ def table_lines(header: list[str], rows: list[list[str]]) -> list[str]:
 
 def table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join(table_lines(header, rows))
+
+
+def rounded(number: float, digits: int = 3) -> str:
+    """The number to so many significant digits: 2714.9 is 2,710."""
+    return f"{float(f'{number:.{digits}g}'):,g}"

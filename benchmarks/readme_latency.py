@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from markdown_table import table
+from markdown_table import rounded, table
 
 ROOT = Path(__file__).parent.parent
 
@@ -34,10 +34,10 @@ def _latencies(document: dict) -> str:
         rows.append(
             [
                 row["planner"],
-                *(f"{of_row[batch]:.3g}" if batch in of_row else "" for batch in batches),
-                f"{row['floor_milliseconds']:.3g}",
-                f"{same['1'] / of_row['1']:.3g}×" if same else "",
-                f"{released / of_row['1']:.3g}×",
+                *(rounded(of_row[batch]) if batch in of_row else "" for batch in batches),
+                rounded(row["floor_milliseconds"]),
+                rounded(same["1"] / of_row["1"]) + "×" if same else "",
+                rounded(released / of_row["1"]) + "×",
             ]
         )
     header = ["planner", *(f"ms, n = {batch}" for batch in batches), "floor, ms, n = 1",
@@ -68,7 +68,7 @@ def _under_load(document: dict) -> str:
         beside = f"beside {busy} busy processes" if busy else "alone"
         columns[column] = f"{beside}, {threads} thread" + "s" * (threads > 1)
         name = f"`{row['planner']}`" + ", compiled" * (row["execution"] == "compiled")
-        spread = (f"{row[key]:.3g}" for key in ("median_ms", "percentile_99_ms", "longest_ms"))
+        spread = (rounded(row[key]) for key in ("median_ms", "percentile_99_ms", "longest_ms"))
         cells.setdefault(name, {})[column] = " · ".join(spread)
     rows = [[name, *(of_row[column] for column in columns)] for name, of_row in cells.items()]
     about, fewest = document["provenance"], min(row["num_acts"] for row in document["rows"])
@@ -83,8 +83,8 @@ def _under_load(document: dict) -> str:
 def _training(document: dict) -> str:
     shares = ", ".join(
         f"{row['ours_samples_per_second'] / row['plain_samples_per_second']:.2f}× with "
-        f"{row['networks']}s ({row['ours_samples_per_second']:.3g} samples/s; the arithmetic alone "
-        f"allows {row['most_samples_per_second'] / row['plain_samples_per_second']:.1f}×)"
+        f"{row['networks']}s ({rounded(row['ours_samples_per_second'])} samples/s; the arithmetic "
+        f"alone allows {row['most_samples_per_second'] / row['plain_samples_per_second']:.1f}×)"
         for row in document["training"]
     )
     made = f"({document['provenance']['command']})"
