@@ -137,7 +137,7 @@ def as_markdown(document: dict[str, Any]) -> str:
         f"{about['hardware']}; torch {about['versions']['torch']}. The agent `{document['agent']}`,"
         f" one state, wall time.\n\n"
         + table(header, cells)
-        + "\n\nPlans for one state take one thread by themselves; more were forced to compare.\n"
+        + "\n\nPlans for a few states take one thread by themselves; more were forced to compare.\n"
     )
 
 

@@ -74,8 +74,8 @@ def _under_load(document: dict) -> str:
     about, fewest = document["provenance"], min(row["num_acts"] for row in document["rows"])
     note = (
         f"Wall time of one `act` in ms: median · 99 % · longest of {fewest} or more "
-        f"(`{document['agent']}`; {about['hardware']}). Small networks plan for one state on one "
-        f"thread by themselves. Made by `{about['command']}`."
+        f"(`{document['agent']}`; {about['hardware']}). Small networks plan for a few states "
+        f"on one thread by themselves. Made by `{about['command']}`."
     )
     return table(["planner", *columns.values()], rows) + "\n\n" + note
 

@@ -18,13 +18,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from safe_diffusion_agent.checkpoint import (
-    FILE_NAME,
-    agent_file,
-    load_checkpoint,
-    save_checkpoint,
-)
+from safe_diffusion_agent.checkpoint import FILE_NAME, agent_file, load_checkpoint, save_checkpoint
 from safe_diffusion_agent.task import Task
+
+FEW_STATES = 8  # up to so many are acted on with `one_thread`, where networks are small
 
 FloatArray = npt.NDArray[np.float32]
 PredictState = tuple[npt.NDArray[Any], ...]

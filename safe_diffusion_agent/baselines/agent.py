@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from safe_diffusion_agent.agent import Agent, FloatArray, one_thread
+from safe_diffusion_agent.agent import FEW_STATES, Agent, FloatArray, one_thread
 from safe_diffusion_agent.baselines.transitions import Scaling
 from safe_diffusion_agent.errors import CheckpointError, UnknownNameError
 from safe_diffusion_agent.settings import from_json, override
@@ -66,7 +66,7 @@ class BaselineAgent(Agent):
         """See `Agent.act`."""
         states, budgets, steps = self._check_inputs(obs, remaining_budget, remaining_steps)
         generator = self.generator if generator is None else generator
-        with torch.no_grad(), one_thread(len(states) == 1):
+        with torch.no_grad(), one_thread(len(states) <= FEW_STATES):
             chunks = [
                 self._actions(self.scaling.observations(rows), budget, left, generator)
                 for rows, budget, left in zip(

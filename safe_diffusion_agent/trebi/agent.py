@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from safe_diffusion_agent.agent import Agent, FloatArray, one_thread
+from safe_diffusion_agent.agent import FEW_STATES, Agent, FloatArray, one_thread
 from safe_diffusion_agent.errors import CheckpointError
 from safe_diffusion_agent.task import Task
 from safe_diffusion_agent.trebi.calibration import Calibration
@@ -143,7 +143,7 @@ class TrebiAgent(Agent):
         allowed = budgets - self.margin
         chunk_size = max(1, MAX_TRAJECTORIES // self.planner.num_candidates)
         chunks: list[Choice] = []
-        small = len(states) == 1 and self.config.model.network == "mlp"
+        small = len(states) <= FEW_STATES and self.config.model.network == "mlp"
         with torch.no_grad(), one_thread(small):
             for first in range(0, len(states), chunk_size):
                 rows = slice(first, first + chunk_size)

@@ -17,8 +17,8 @@ from safe_diffusion_agent.cuda_graphs import Recorded
 
 Results = TypeVar("Results", bound=tuple[Tensor, ...])
 
-# All agents of a process share the compiler's account of one `plan` method: two each, for one state
-# and for many.
+# All agents of a process share the compiler's account of one `plan` method: three each, for one
+# state, for a few and for many.
 MAX_COMPILATIONS = 256
 
 

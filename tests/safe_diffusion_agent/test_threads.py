@@ -1,11 +1,11 @@
-"""One state at a time is planned for on one thread, and nothing else changes."""
+"""Few states are planned for on one thread, and nothing else changes."""
 
 import numpy as np
 import pytest
 import torch
 
 from safe_diffusion_agent import TrebiAgent
-from safe_diffusion_agent.agent import one_thread
+from safe_diffusion_agent.agent import FEW_STATES, one_thread
 
 
 @pytest.fixture
@@ -27,8 +27,8 @@ def test_one_thread_is_for_what_is_in_it(two_threads):
     assert torch.get_num_threads() == 2
 
 
-@pytest.mark.parametrize("num_states, expected", [(1, 1), (2, 2)])
-def test_one_state_is_planned_for_on_one_thread(two_threads, monkeypatch, num_states, expected):
+@pytest.mark.parametrize("num_states, expected", [(1, 1), (FEW_STATES, 1), (FEW_STATES + 1, 2)])
+def test_few_states_are_planned_for_on_one_thread(two_threads, monkeypatch, num_states, expected):
     agent = TrebiAgent.load("pendulum", num_candidates=0)
     seen, plan = [], agent.planner._execute
 
