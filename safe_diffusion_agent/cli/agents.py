@@ -89,6 +89,8 @@ def evaluate(
         control_interval=control_interval,
     )
     folder = out or default_out / "evaluation"
+    if "execution=compiled" in (settings or []):
+        console.print("The first plan is compiled: tens of seconds, unless it was before.")
     with progress_bar("evaluate") as progress:
         document = evaluate_agent(loaded, folder, env_id=env_id, config=config, progress=progress)
     show_evaluation(document, folder)
