@@ -37,7 +37,7 @@ from safe_diffusion_agent.trebi.presets import PRESETS
 
 ROOT = Path(__file__).parent.parent
 RUNS, RESULTS = ROOT / "runs" / "fast-presets", ROOT / "results" / "latency"
-START_SEED = 5000
+START_SEED = 6000
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,9 @@ def compiled(name: str, preset: str) -> Variant:
 FRONTIER = (
     Variant("frontier"),
     compiled("frontier", "frontier"),
-    Variant("5 sampling steps", {"sampling_steps": 5}),
+    Variant("2 sampling steps, 4 candidates", {"sampling_steps": 2, "num_candidates": 4}),
     Variant("1 sampling step", {"sampling_steps": 1}),
-    Variant("fast: 2 sampling steps, 4 candidates", preset_difference("fast")),
+    Variant("fast: 5 sampling steps, 4 candidates", preset_difference("fast")),
     compiled("fast", "fast"),
     Variant("realtime: the critic's plans alone", preset_difference("realtime")),
     compiled("realtime", "realtime"),

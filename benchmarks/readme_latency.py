@@ -104,10 +104,14 @@ def _faster_planners(documents: list[dict]) -> str:
                         f"{half_width:.1f}; {row['num_over_budget']} of {row['num_episodes']}"
                     )
     tasks = [document["task"] for document in documents]
+    num_agents = ", ".join(
+        str(sum(len(group["agents"]) for group in document["groups"])) for document in documents
+    )
     rows = [[name, *(of_task.get(task, "") for task in tasks)] for name, of_task in cells.items()]
     note = (
         "CPU time per step; return less that of the first line, over the same start states and "
-        "five budgets, with its 95 % interval; episodes over budget. One agent per task: small "
-        "runs. Commands and more planners are in [`results/latency`](results/latency)."
+        "five budgets, with its 95 % interval; episodes over budget. Agents per "
+        f"task: {num_agents}, small runs. Commands and more planners are in [`results/latency`]"
+        "(results/latency)."
     )
     return table(["planner", *(f"`{task}`" for task in tasks)], rows) + "\n\n" + note

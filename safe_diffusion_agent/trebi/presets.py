@@ -73,7 +73,7 @@ FRONTIER = replace(QUICK, preset="frontier").override(
 
 # The same agent in less time: an agent trained as any of the three plans as the others do when
 # loaded with their settings below. What is given up: see results/latency/.
-FAST = replace(FRONTIER, preset="fast").override(sampling_steps=2, num_candidates=4)
+FAST = replace(FRONTIER, preset="fast").override(sampling_steps=5, num_candidates=4)
 REALTIME = replace(FRONTIER, preset="realtime").override(
     num_candidates=0
 )  # the critic's plans only
