@@ -8,7 +8,7 @@ r"""Fewer steps, same quality? Latency, return and violations of trained agents 
             --preset frontier --seed $seed
     done
     python benchmarks/fast_presets.py runs/fast/halfcheetah-* --name halfcheetah \
-        --only fast,realtime
+        --only "fast:,2 sampling,realtime:"
 
 An agent that is judged by the frontier is tried with one list of planner settings, any other one
 with another; nothing is trained. All variants of an agent meet the same start states, so that

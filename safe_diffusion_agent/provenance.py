@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -33,7 +34,7 @@ def provenance() -> dict[str, Any]:
 def shown_command() -> str:
     """The command line of this process, without the folder that the program lies in."""
     program = Path(sys.argv[0]).name
-    return " ".join(["trebi" if program == "__main__.py" else program, *sys.argv[1:]])
+    return shlex.join(["trebi" if program == "__main__.py" else program, *sys.argv[1:]])
 
 
 def _processor() -> str:
