@@ -16,7 +16,7 @@ from safe_diffusion_agent.trebi.networks import TrebiNetworks
 from safe_diffusion_agent.trebi.presets import preset_config
 from safe_diffusion_agent.trebi.trajectories import Normalizer
 
-SMALL = {"base_width": 32, "width_mults": (1, 2), "horizon": 8, "diffusion_steps": 3}
+SMALL = {"base_width": 32, "width_mults": (1, 2), "horizon": 8, "diffusion_steps": 5}
 EVERYBODY_OVER, NOBODY_OVER = -1e9, 1e9  # budgets; random networks predict costs around 0
 MAX_STEPS = 200
 
