@@ -17,7 +17,6 @@ Writes results/latency/fast-NAME.json and .md.
 """
 
 import argparse
-import json
 import re
 import statistics
 import time
@@ -27,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from markdown_table import table_lines, write_report
 from rich.progress import Progress
 
 from safe_diffusion_agent import TrebiAgent, pipeline
@@ -170,19 +170,21 @@ def as_markdown(document: dict[str, Any]) -> str:
         ratios = list(group["rows"][0]["mean_returns"])
         lines += ["", f"Agents: {', '.join(group['agents'])}.", ""]
         header = ["variant", "ms", *ratios, "return, difference", "over budget", "largest cost"]
-        lines += ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
+        rows = []
         for row in group["rows"]:
             low, high = row["wilson_95"]
             half_width = row["return_difference_half_width_95"]
-            cells = [
-                row["variant"],
-                f"{row['milliseconds']:.1f}",
-                *(f"{row['mean_returns'][ratio]:.1f}" for ratio in ratios),
-                f"{row['return_difference']:+.1f} ± {half_width:.1f}",
-                f"{row['num_over_budget']} of {row['num_episodes']} ({low:.1%} to {high:.1%})",
-                f"{row['max_normalized_cost']:.2f}",
-            ]
-            lines.append("| " + " | ".join(cells) + " |")
+            rows.append(
+                [
+                    row["variant"],
+                    f"{row['milliseconds']:.1f}",
+                    *(f"{row['mean_returns'][ratio]:.1f}" for ratio in ratios),
+                    f"{row['return_difference']:+.1f} ± {half_width:.1f}",
+                    f"{row['num_over_budget']} of {row['num_episodes']} ({low:.1%} to {high:.1%})",
+                    f"{row['max_normalized_cost']:.2f}",
+                ]
+            )
+        lines += table_lines(header, rows)
     return "\n".join(lines) + "\n"
 
 
@@ -234,10 +236,8 @@ def main() -> None:
         "groups": groups,
         "provenance": provenance(),
     }
-    options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / f"fast-{options.name}"
-    path.with_suffix(".json").write_text(json.dumps(document, indent=2) + "\n")
-    path.with_suffix(".md").write_text(as_markdown(document))
+    write_report(path, document, as_markdown)
 
 
 if __name__ == "__main__":

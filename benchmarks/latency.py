@@ -12,7 +12,6 @@ Writes results/latency/PART-TASK-HARDWARE.json and .md.
 
 import argparse
 import itertools
-import json
 import os
 import re
 import statistics
@@ -36,6 +35,7 @@ from latency_planners import (
 )
 from latency_report import as_markdown
 from latency_training import training_cases
+from markdown_table import write_report
 from rich.progress import Progress
 
 from safe_diffusion_agent.provenance import provenance
@@ -165,7 +165,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     about = provenance() | {"threads": torch.get_num_threads(), "device": options.device}
-    options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as cache, Progress() as progress:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache  # so that first plans compile
         watch = Stopwatch(torch.device(options.device), progress)
@@ -178,8 +177,7 @@ def main() -> None:
                 "provenance": about,
             }
             path = options.out / f"{part}-{task.lower()}-{hardware_name(about, options.device)}"
-            path.with_suffix(".json").write_text(json.dumps(document, indent=2) + "\n")
-            path.with_suffix(".md").write_text(as_markdown(document))
+            write_report(path, document, as_markdown)
 
 
 if __name__ == "__main__":

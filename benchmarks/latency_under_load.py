@@ -11,7 +11,6 @@ Writes results/latency/load-HARDWARE.json and .md.
 
 import argparse
 import contextlib
-import json
 import multiprocessing
 import os
 import time
@@ -24,7 +23,7 @@ import numpy as np
 import torch
 from fast_presets import preset_difference
 from latency import RESULTS, hardware_name
-from markdown_table import rounded, table
+from markdown_table import rounded, table, write_report
 from rich.progress import Progress
 
 from safe_diffusion_agent import TrebiAgent
@@ -153,10 +152,8 @@ def main() -> None:
     with Progress() as progress:
         rows = measure(options.agent, options.planners, options.acts, progress)
     document = {"agent": options.agent, "rows": rows, "provenance": provenance()}
-    options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / f"load-{hardware_name(document['provenance'], 'cpu')}"
-    path.with_suffix(".json").write_text(json.dumps(document, indent=2) + "\n")
-    path.with_suffix(".md").write_text(as_markdown(document))
+    write_report(path, document, as_markdown)
 
 
 if __name__ == "__main__":

@@ -265,8 +265,11 @@ def one_thread(when: bool = True) -> Iterator[None]:
     waits for it. Where another process wants the core, that wait is a turn of the scheduler, and a
     plan of 10 ms takes 100 ms or a second (`benchmarks/latency_under_load.py`).
     """
+    if not when:
+        yield
+        return
     before = torch.get_num_threads()
-    torch.set_num_threads(1 if when else before)
+    torch.set_num_threads(1)
     try:
         yield
     finally:

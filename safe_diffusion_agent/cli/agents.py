@@ -79,7 +79,8 @@ def evaluate(
     from safe_diffusion_agent.methods import load_agent
     from safe_diffusion_agent.pipeline import evaluate as evaluate_agent
 
-    loaded = load_agent(agent, device=device, **parse_settings(settings))
+    changed = parse_settings(settings)
+    loaded = load_agent(agent, device=device, **changed)
     default_out = Path(agent) if Path(agent).is_dir() else Path("runs") / agent
     config = EvaluationConfig(
         ratios=parse_ratios(ratios),
@@ -89,7 +90,7 @@ def evaluate(
         control_interval=control_interval,
     )
     folder = out or default_out / "evaluation"
-    if "execution=compiled" in (settings or []):
+    if changed.get("execution") == "compiled":
         console.print("The first plan is compiled: tens of seconds, unless it was before.")
     with progress_bar("evaluate") as progress:
         document = evaluate_agent(loaded, folder, env_id=env_id, config=config, progress=progress)
