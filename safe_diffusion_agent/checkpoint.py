@@ -7,14 +7,13 @@ JSON document that says what made it, and a digest of the tensors. No pickle.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 
 from safe_diffusion_agent.errors import CheckpointError, UnknownNameError
 
@@ -78,8 +77,7 @@ def load_checkpoint(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dic
         CheckpointError: There is no such file, or it is damaged, foreign, of another kind or of a
             later version.
     """
-    with _opened(path) as (file, header):
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    tensors, header = _read(path)
     if header["format_version"] > FORMAT_VERSION:
         raise CheckpointError(
             f"{path} has format version {header['format_version']}; this version of the package "
@@ -102,22 +100,23 @@ def checkpoint_kind(path: Path) -> str:
     Raises:
         CheckpointError: There is no such file, or it is damaged or foreign.
     """
-    with _opened(path) as (_, header):
-        kind: str = header["kind"]
-        return kind
+    kind: str = _read(path)[1]["kind"]
+    return kind
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """The open file and its header."""
-    if not path.is_file():
-        raise CheckpointError(f"There is no checkpoint at {path}.")
+def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Tensors and header of one file, opened once: a newer one may take its place meanwhile."""
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if FORMAT not in metadata:
-                raise CheckpointError(f"{path} is not a checkpoint of {FORMAT}.")
-            yield file, json.loads(metadata[FORMAT])
+        content = path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError):
+        raise CheckpointError(f"There is no checkpoint at {path}.") from None
+    try:
+        tensors = load(content)
+        end = 8 + int.from_bytes(content[:8], "little")
+        metadata = json.loads(content[8:end]).get("__metadata__", {})
+        if FORMAT not in metadata:
+            raise CheckpointError(f"{path} is not a checkpoint of {FORMAT}.")
+        return tensors, json.loads(metadata[FORMAT])
     except (SafetensorError, json.JSONDecodeError) as error:
         raise CheckpointError(
             f"{path} is damaged or not a safetensors file ({error}). Restore it or train again."

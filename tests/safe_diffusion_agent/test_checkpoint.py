@@ -1,4 +1,5 @@
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -70,3 +71,19 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path):
     write_atomically(path, lambda file: file.write(b"new"))
     assert path.read_text() == "new"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_one_of_the_two(tmp_path):
+    path = tmp_path / "c.safetensors"
+
+    def write(number):
+        tensors = {"a": torch.full((20_000,), number), "b": torch.full((3,), number)}
+        save_checkpoint(path, "thing", tensors, {"number": number})
+
+    write(0)
+    with ThreadPoolExecutor() as pool:
+        writing = pool.submit(lambda: [write(number) for number in range(1, 500)])
+        while not writing.done():
+            tensors, document = load_checkpoint(path, "thing")
+            assert all((tensor == document["number"]).all() for tensor in tensors.values())
+    writing.result()

@@ -199,13 +199,15 @@ def test_sigkill_and_resume(tiny_dataset, tmp_path):
     """The real training in a process of its own, killed without warning, ends the same."""
     command = [sys.executable, "-c", SCRIPT, tiny_dataset]
     state = tmp_path / "state"
-    process = subprocess.Popen([*command, state, tmp_path / "killed"], env=os.environ)
     deadline = time.monotonic() + 60
-    while not (state.exists() and load_checkpoint(state, "training")[1]["step"] >= 100):
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    with subprocess.Popen([*command, state, tmp_path / "killed"], env=os.environ) as process:
+        try:
+            while not (state.exists() and load_checkpoint(state, "training")[1]["step"] >= 100):
+                assert time.monotonic() < deadline and process.poll() is None
+                time.sleep(0.01)
+        finally:
+            process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
     assert not (tmp_path / "killed").exists()
     assert load_checkpoint(state, "training")[1]["step"] < 400
     resumed, uninterrupted = (
