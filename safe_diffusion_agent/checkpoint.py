@@ -1,7 +1,7 @@
 """Files that are whole or absent, and can be opened without running code.
 
 A checkpoint is one safetensors file. Its tensors are named `group/name`; its metadata holds one
-JSON document that says what made it, and a digest of the tensors. No pickle.
+JSON document that says what made it, and a digest of both. No pickle.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from safetensors.torch import load, save
 from safe_diffusion_agent.errors import CheckpointError, UnknownNameError
 
 FORMAT = "safe-diffusion-agent"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FILE_NAME = "agent.safetensors"
 PRETRAINED = Path(__file__).parent / "pretrained"
 
@@ -57,10 +57,9 @@ def save_checkpoint(
     """
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     header = {
-        "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "kind": kind,
-        "digest": _digest(on_cpu),
+        "digest": _digest(on_cpu, document),
         "document": document,
     }
     content = save(on_cpu, metadata={FORMAT: json.dumps(header)})
@@ -74,23 +73,16 @@ def load_checkpoint(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dic
         Its tensors, on the CPU, and its document.
 
     Raises:
-        CheckpointError: There is no such file, or it is damaged, foreign, of another kind or of a
-            later version.
+        CheckpointError: There is no such file, or it is damaged, foreign, of another kind or of
+            another version of the format.
     """
     tensors, header = _read(path)
-    if header["format_version"] > FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path} has format version {header['format_version']}; this version of the package "
-            f"reads up to {FORMAT_VERSION}. Install a newer one."
-        )
     if header["kind"] != kind:
         raise CheckpointError(
             f"{path} should be a checkpoint of {kind!r}, but is {header['kind']!r}."
         )
-    if header["digest"] != _digest(tensors):
-        raise CheckpointError(
-            f"{path} is damaged: its tensors do not match their digest. Restore it or train again."
-        )
+    if header["digest"] != _digest(tensors, header["document"]):
+        raise _damaged(path, "its content does not match its digest")
     return tensors, header["document"]
 
 
@@ -112,19 +104,32 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         raise CheckpointError(f"There is no checkpoint at {path}.") from None
     try:
         tensors = load(content)
-        end = 8 + int.from_bytes(content[:8], "little")
-        metadata = json.loads(content[8:end]).get("__metadata__", {})
-        if FORMAT not in metadata:
-            raise CheckpointError(f"{path} is not a checkpoint of {FORMAT}.")
-        return tensors, json.loads(metadata[FORMAT])
+        header_end = 8 + int.from_bytes(content[:8], "little")
+        metadata = json.loads(content[8:header_end]).get("__metadata__", {})
+        header = json.loads(metadata[FORMAT]) if FORMAT in metadata else None
     except (SafetensorError, json.JSONDecodeError) as error:
+        raise _damaged(path, f"{error}") from error
+    if header is None:
+        raise CheckpointError(f"{path} is not a checkpoint of {FORMAT}.")
+    version = header.get("format_version")
+    if version != FORMAT_VERSION:
         raise CheckpointError(
-            f"{path} is damaged or not a safetensors file ({error}). Restore it or train again."
-        ) from error
+            f"{path} has format version {version}; this version of the package reads "
+            f"{FORMAT_VERSION}. Install the version that wrote it, or train again."
+        )
+    if not header.keys() >= {"kind", "digest", "document"}:
+        raise _damaged(path, "its header is incomplete")
+    return tensors, header
 
 
-def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
-    digest = hashlib.sha256()
+def _damaged(path: Path, reason: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path} is damaged or not a safetensors file ({reason}). Restore it or train again."
+    )
+
+
+def _digest(tensors: Mapping[str, torch.Tensor], document: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(document).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

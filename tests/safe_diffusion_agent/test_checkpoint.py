@@ -20,17 +20,23 @@ def test_round_trip(tmp_path):
         assert torch.equal(tensors[name], tensor) and tensors[name].dtype == tensor.dtype
 
 
-def test_every_flipped_byte_is_noticed(tmp_path):
+def test_a_flipped_byte_is_noticed_or_does_not_matter(tmp_path):
     path = tmp_path / "c.safetensors"
     save_checkpoint(path, "thing", TENSORS, {"note": 1})
     content = path.read_bytes()
-    data_start = 8 + int.from_bytes(content[:8], "little")
-    for position in range(data_start, len(content)):
-        damaged = bytearray(content)
-        damaged[position] ^= 0xFF
-        path.write_bytes(damaged)
-        with pytest.raises(CheckpointError, match="damaged"):
-            load_checkpoint(path, "thing")
+    num_noticed = 0
+    for position in range(len(content)):
+        for flip in (0xFF, 1):  # no character of any text; another character
+            damaged = bytearray(content)
+            damaged[position] ^= flip
+            path.write_bytes(damaged)
+            try:
+                tensors, document = load_checkpoint(path, "thing")
+            except CheckpointError:
+                num_noticed += 1
+            else:
+                assert document == {"note": 1} and torch.equal(tensors["a/x"], TENSORS["a/x"])
+    assert num_noticed > 1.8 * len(content)  # of two flips each; spaces in the header do not matter
 
 
 @pytest.mark.parametrize("length", [0, 5, 60, -1])
