@@ -1,6 +1,7 @@
 """The `trebi` command. Every command calls the library function of its name, and shows it."""
 
 import sys
+from collections.abc import Sequence
 
 import gymnasium as gym
 import typer
@@ -19,10 +20,10 @@ app.add_typer(agents.app)
 app.add_typer(reproduction.app)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command; errors that a user can mend are shown in one line."""
     try:
-        app()
+        app(arguments)
     except (ValueError, FloatingPointError, gym.error.Error) as error:
         console.print(f"[bold red]Error:[/] {error}", highlight=False)
         sys.exit(1)
