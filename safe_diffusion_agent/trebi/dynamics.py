@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from safe_diffusion_agent.trebi.blocked import BlockedLayers
+
 # Actions `(N, A)` for observations `(N, O)` at step t of a rollout.
 StepPolicy = Callable[[Tensor, int], Tensor]
 
@@ -79,7 +81,7 @@ class DynamicsEnsemble(nn.Module):
     def __init__(self, obs_dim: int, act_dim: int, width: int, num_members: int):
         super().__init__()
         self.obs_dim, self.num_members = obs_dim, num_members
-        self.network = nn.Sequential(
+        self.network = BlockedLayers(
             MemberLinear(num_members, obs_dim + act_dim, width),
             nn.SiLU(),
             MemberLinear(num_members, width, width),

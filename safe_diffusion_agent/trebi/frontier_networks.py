@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from safe_diffusion_agent.trebi.blocked import BlockedLayers
+
 # Multipliers that are planned with, and the range of those that are trained.
 MULTIPLIERS = (0.0, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.4, 1.0, 2.5, 5.0)
 MIN_MULTIPLIER, MAX_MULTIPLIER = 0.0025, 5.0
@@ -113,7 +115,7 @@ def random_multipliers(num: int, generator: torch.Generator) -> Tensor:
 
 
 def _two_layers(in_dim: int, width: int, out_dim: int) -> nn.Sequential:
-    return nn.Sequential(
+    return BlockedLayers(
         nn.Linear(in_dim, width),
         nn.SiLU(),
         nn.Linear(width, width),

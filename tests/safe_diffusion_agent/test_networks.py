@@ -2,7 +2,9 @@ import pytest
 import torch
 
 from safe_diffusion_agent.task import Task
+from safe_diffusion_agent.trebi import blocked
 from safe_diffusion_agent.trebi.config import ModelConfig
+from safe_diffusion_agent.trebi.dynamics import MemberLinear
 from safe_diffusion_agent.trebi.networks import TrebiNetworks, rescale_output
 from safe_diffusion_agent.trebi.unet import TemporalUNet, TrajectoryEncoder
 
@@ -30,6 +32,22 @@ def num_parameters(module):
 def test_unet_has_the_size_of_the_released_networks(dim, mults, horizon, denoiser, value):
     assert num_parameters(TemporalUNet(dim, 32, mults)) == denoiser
     assert num_parameters(TrajectoryEncoder(dim, horizon, 32, mults)) == value
+
+
+@pytest.mark.parametrize("members", [(), (3,)])
+@pytest.mark.parametrize("rows", [0, 1, 50, 51, 173])
+def test_blocks_of_rows_give_what_all_rows_give_at_once(members, rows, monkeypatch):
+    monkeypatch.setattr(blocked, "BLOCK_ROWS", 50)
+    linear = MemberLinear(3, 5, 4) if members else torch.nn.Linear(5, 4)
+    layers = blocked.BlockedLayers(linear, torch.nn.SiLU())
+    sizes = []
+    linear.register_forward_hook(lambda _, inputs, output: sizes.append(output.shape[-2]))
+    x = torch.randn(*members, rows, 5)
+    at_once = layers(x)  # with a gradient
+    assert sizes == [rows] and at_once.requires_grad
+    with torch.no_grad():
+        torch.testing.assert_close(layers(x), at_once.detach())
+    assert sum(sizes) == 2 * rows and max(sizes[1:]) <= 50
 
 
 @pytest.mark.parametrize("network", ["unet", "mlp"])
