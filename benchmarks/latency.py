@@ -6,7 +6,8 @@
 
 Everything is timed in turns in one run, with random weights; medians. Beside it stand the plain way
 (plain.py: how the reference code plans and trains) and the floor: floating point operations and
-bytes of weights, divided by what convolutions, matrix products and copies reach in the same run.
+bytes of weights, divided by what convolutions, matrix products and copies reach in the same run;
+and, on a CPU, the share of the time inside PyTorch's convolutions, which both ways call.
 Writes results/latency/PART-TASK-HARDWARE.json and .md.
 """
 
@@ -30,6 +31,7 @@ from latency_planners import (
     Case,
     cases,
     ceilings,
+    convolution_share,
     fastest_arithmetic,
     floor_milliseconds,
 )
@@ -116,6 +118,7 @@ def measure_acts(task: Task, rounds: int, watch: Stopwatch, options: Any) -> dic
             "floor_milliseconds": floor_milliseconds(case, reached),
             "guidance_megabytes_per_trajectory": case.guidance_bytes() / 1e6,
             "weights_megabytes": case.weight_bytes() / 1e6,
+            "convolution_share": convolution_share(partial(case.act, 1)),
         }
         for case in all_cases
     ]
@@ -139,6 +142,7 @@ def measure_training(task: Task, rounds: int, watch: Stopwatch, options: Any) ->
                 "ours_samples_per_second": case.num_samples / seconds["ours"],
                 "gigaflop_per_sample": gigaflop,
                 "most_samples_per_second": fastest_arithmetic(reached) / gigaflop,
+                "convolution_share": convolution_share(case.ours),
             }
         )
     return {"training": rows}

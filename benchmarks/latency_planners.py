@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from plain import PlainPlanner
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from safe_diffusion_agent import TrebiAgent
@@ -241,6 +242,15 @@ def ceilings(device: torch.device) -> dict[str, Ceiling]:
 def fastest_arithmetic(reached: dict[str, float]) -> float:
     """GFLOP/s, the higher of the two rates."""
     return max(value for name, value in reached.items() if "GFLOP" in name)
+
+
+def convolution_share(call: Callable[[], Any]) -> float:
+    """Share of the CPU time inside PyTorch's convolutions, by its profiler; 0 on a GPU."""
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        call()
+    seconds = {event.key: event.self_cpu_time_total for event in profiler.key_averages()}
+    in_them = sum(time for name, time in seconds.items() if "convolution" in name)
+    return 0.0 if any("cuda" in name for name in seconds) else in_them / sum(seconds.values())
 
 
 def floor_milliseconds(case: Case, reached: dict[str, float]) -> float:

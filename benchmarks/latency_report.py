@@ -4,6 +4,10 @@ from typing import Any
 
 from markdown_table import rounded, table_lines
 
+IN_CONVOLUTIONS = (
+    "In convolutions: share of our time inside PyTorch's own, which the plain way calls as well."
+)
+
 
 def plan_table(plan: dict[str, Any]) -> list[str]:
     """Milliseconds per batch size, times faster than the plain way, and the floor."""
@@ -27,19 +31,26 @@ def plan_table(plan: dict[str, Any]) -> list[str]:
                 rounded(row["weights_megabytes"]),
                 f"{guidance:.2g}" if guidance else "",
                 f"{row['first_seconds']:.2g}",
+                share_of_time(row),
             ]
         )
     header = [
         "planner", *(f"ms, {batch} state{'s' if int(batch) > 1 else ''}" for batch in batches),
         "faster than the plain way, paper's settings¹", "reference's²", "GFLOP", "floor, ms",
         "weights, MB", "kept for a gradient, MB per trajectory", "first plan, s",
+        "in convolutions",
     ]  # fmt: skip
     return table_lines(header, rows)
 
 
+def share_of_time(row: dict[str, Any]) -> str:
+    """Empty where there are no convolutions, and on a GPU."""
+    return f"{row['convolution_share']:.0%}" if row["convolution_share"] else ""
+
+
 def training_table(rows: list[dict[str, Any]]) -> list[str]:
     header = ["networks", "plain, samples/s", "ours, samples/s", "faster", "MFLOP per sample",
-              "floor: at most samples/s", "that is, faster"]  # fmt: skip
+              "floor: at most samples/s", "that is, faster", "in convolutions"]  # fmt: skip
     return table_lines(
         header,
         [
@@ -51,6 +62,7 @@ def training_table(rows: list[dict[str, Any]]) -> list[str]:
                 rounded(1e3 * row["gigaflop_per_sample"], 4),
                 rounded(row["most_samples_per_second"], 4),
                 f"{row['most_samples_per_second'] / row['plain_samples_per_second']:.2f}×",
+                share_of_time(row),
             ]
             for row in rows
         ],
@@ -68,7 +80,8 @@ def as_markdown(document: dict[str, Any]) -> str:
         title = f"# {document['task']}: training"
         note = (
             "Samples that all three networks saw. Floor: their operations, forward and backward, "
-            "at the highest rate that the machine reached in the same run."
+            "at the highest rate that the machine reached in the same run. "
+            f"{IN_CONVOLUTIONS}"
         )
         body = training_table(document["training"])
     else:
@@ -80,7 +93,8 @@ def as_markdown(document: dict[str, Any]) -> str:
             f"too long. Reached in the same run: {reached}. Floor: operations of one plan "
             "(convolutions by their definition) at the highest rate that was reached, or reading "
             "the weights once. ¹ For `reference`: than the plain way with the reference's "
-            "settings. ² Of the released code: two guidance passes a step, computed at every step."
+            "settings. ² Of the released code: two guidance passes a step, computed at every step. "
+            f"{IN_CONVOLUTIONS}"
         )
     failed = [
         f"\n{name} did not run: {error}" for name, error in document.get("failed", {}).items()

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from safe_diffusion_agent.action_log import ActionLog
 from safe_diffusion_agent.agent import Agent
 from safe_diffusion_agent.evaluation import (
     EpisodeResult,
@@ -18,12 +19,24 @@ from safe_envs import task_spec
 
 
 def evaluate_agent(
-    agent: Agent, env_id: str, config: EvaluationConfig, *, progress: Progress | None = None
+    agent: Agent,
+    env_id: str,
+    config: EvaluationConfig,
+    *,
+    progress: Progress | None = None,
+    log: ActionLog | None = None,
 ) -> list[EpisodeResult]:
     """Evaluates an agent under several budgets; its noise starts from the evaluation's seed.
 
     All budgets advance in lockstep, or one after the other if each has an agent of its own
     (`Agent.for_budget`). See `evaluate_policy`.
+
+    Args:
+        agent: The agent.
+        env_id: A task of `safe_envs`.
+        config: What to evaluate.
+        progress: See `rollout`.
+        log: What an interrupted evaluation continues from.
     """
     max_budget = config.max_budget or task_spec(env_id).max_budget
     parts: list[tuple[Agent, EvaluationConfig]] = [(agent, config)]
@@ -42,6 +55,8 @@ def evaluate_agent(
                     f"control_interval needs an agent that plans; {one.method} does not."
                 )
             policy = OpenLoop(one.plan, config.control_interval)
+        if log is not None:
+            policy = log.logged(policy, one.generator, config.control_interval)
         results += evaluate_policy(
             policy, env_id, its_config, progress=progress,
             cost_discount=one.cost_discount, budget_scale=one.budget_scale,

@@ -15,17 +15,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from safe_diffusion_agent.action_log import ActionLog
 from safe_diffusion_agent.agent import Agent
 from safe_diffusion_agent.agent_evaluation import evaluate_agent
 from safe_diffusion_agent.checkpoint import FILE_NAME, write_text
 from safe_diffusion_agent.collection import CollectConfig, collect
 from safe_diffusion_agent.data import CostFunction, load_episodes
 from safe_diffusion_agent.errors import CheckpointError
-from safe_diffusion_agent.evaluation import (
-    EvaluationConfig,
-    summarize,
-    to_csv,
-)
+from safe_diffusion_agent.evaluation import EvaluationConfig, summarize, to_csv
 from safe_diffusion_agent.figures import draw_evaluation, draw_losses
 from safe_diffusion_agent.methods import load_agent, method_of
 from safe_diffusion_agent.minari_writer import update_metadata
@@ -128,7 +125,8 @@ def evaluate(
     """Evaluates an agent under several budgets and writes what came out.
 
     The folder gets `results.json`, `episodes.csv` and, for fixed ratios, `evaluation.png`. If it
-    already has the results of the same agent and evaluation, they are returned.
+    already has the results of the same agent and evaluation, they are returned. Until it is done it
+    has `actions.safetensors`, to continue from.
 
     Args:
         agent: The agent. Its noise starts from the evaluation's seed. If it was trained for
@@ -157,7 +155,8 @@ def evaluate(
         document: dict[str, Any] = json.loads((folder / "results.json").read_text())
         if {key: document.get(key) for key in inputs} == inputs:
             return document
-    results = evaluate_agent(agent, env_id, config, progress=progress)
+    log = ActionLog(folder / "actions.safetensors", inputs)
+    results = evaluate_agent(agent, env_id, config, progress=progress, log=log)
     behavior_policy = agent.about.get("behavior_policy")
     document = {
         "budgets": summarize(results),
@@ -176,6 +175,7 @@ def evaluate(
             optimum=best_returns(env_id, [row["budget"] for row in document["budgets"]]),
         )
     write_text(folder / "results.json", json.dumps(document, indent=2) + "\n")
+    log.remove()
     return document
 
 

@@ -74,7 +74,10 @@ def evaluate(
     device: Device = "auto",
     settings: Settings = None,
 ) -> None:
-    """Evaluate an agent under several budgets: table, results.json, episodes.csv, picture."""
+    """Evaluate an agent under several budgets: table, results.json, episodes.csv, picture.
+
+    Run it again after an interruption, and it continues.
+    """
     from safe_diffusion_agent.evaluation import EvaluationConfig
     from safe_diffusion_agent.methods import load_agent
     from safe_diffusion_agent.pipeline import evaluate as evaluate_agent
