@@ -6,8 +6,6 @@ They replace the temporal U-Net in the `quick` preset: about a thousandth of the
 import torch
 from torch import Tensor, nn
 
-from safe_diffusion_agent.trebi.blocked import BlockedLayers
-
 STEP_EMBEDDING_DIM = 16
 
 
@@ -43,7 +41,7 @@ class MlpDenoiser(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(diffusion_steps, STEP_EMBEDDING_DIM)
         flat_dim = horizon * trajectory_dim
-        self.network = BlockedLayers(
+        self.network = nn.Sequential(
             nn.Linear(flat_dim + STEP_EMBEDDING_DIM, width),
             *(MlpBlock(width) for _ in range(num_blocks)),
             nn.Linear(width, flat_dim),
@@ -79,7 +77,7 @@ class MlpValue(nn.Module):
     ):
         super().__init__()
         self.embedding = nn.Embedding(diffusion_steps, STEP_EMBEDDING_DIM)
-        self.network = BlockedLayers(
+        self.network = nn.Sequential(
             nn.Linear(horizon * trajectory_dim + STEP_EMBEDDING_DIM + 2 * time_to_go, width),
             nn.SiLU(),
             nn.Linear(width, width),
