@@ -118,7 +118,7 @@ def measure_acts(task: Task, rounds: int, watch: Stopwatch, options: Any) -> dic
             "floor_milliseconds": floor_milliseconds(case, reached),
             "guidance_megabytes_per_trajectory": case.guidance_bytes() / 1e6,
             "weights_megabytes": case.weight_bytes() / 1e6,
-            "convolution_share": convolution_share(partial(case.act, 1)),
+            "convolution_share": convolution_share(partial(case.act, 1), watch.device),
         }
         for case in all_cases
     ]
@@ -142,7 +142,7 @@ def measure_training(task: Task, rounds: int, watch: Stopwatch, options: Any) ->
                 "ours_samples_per_second": case.num_samples / seconds["ours"],
                 "gigaflop_per_sample": gigaflop,
                 "most_samples_per_second": fastest_arithmetic(reached) / gigaflop,
-                "convolution_share": convolution_share(case.ours),
+                "convolution_share": convolution_share(case.ours, watch.device),
             }
         )
     return {"training": rows}

@@ -45,7 +45,7 @@ class TrainingCase:
 
 
 def training_cases(task: Task, device: torch.device, small: bool) -> list[TrainingCase]:
-    episodes = _random_episodes(task)
+    episodes = random_episodes(task)
     result = []
     for name, settings in (("U-Net", {}), ("MLP", MLP_AS_PAPER)):
         config = preset_config("paper", task.env_id, **settings).override(ema_start=0)
@@ -58,7 +58,7 @@ def training_cases(task: Task, device: torch.device, small: bool) -> list[Traini
         result.append(
             TrainingCase(
                 networks=name,
-                ours=_our_training(config, episodes, task, device, num_steps),
+                ours=our_training(config, episodes, task, device, num_steps),
                 plain=lambda plain=plain, num_steps=num_steps: [
                     plain.step() for _ in range(num_steps)
                 ],
@@ -68,9 +68,10 @@ def training_cases(task: Task, device: torch.device, small: bool) -> list[Traini
     return result
 
 
-def _our_training(
+def our_training(
     config: TrebiConfig, episodes: Episodes, task: Task, device: torch.device, num_steps: int
 ) -> Callable[[], object]:
+    """A call that trains new networks for some steps."""
     normalizer = Normalizer.fit(
         episodes.actions, episodes.observations, episodes.action_low, episodes.action_high
     )
@@ -98,7 +99,8 @@ def _plain_training(
     return PlainTraining(networks, dataset, task.act_dim, config)
 
 
-def _random_episodes(task: Task) -> Episodes:
+def random_episodes(task: Task) -> Episodes:
+    """Noise of a task's dimensions."""
     rng = np.random.default_rng(0)
     assert task.max_episode_steps is not None
     num = NUM_EPISODES * task.max_episode_steps

@@ -1,11 +1,12 @@
-"""How long one `act` takes at worst, alone and beside processes that keep every core busy.
+"""How long one `act` takes at worst, alone and beside processes that keep every core busy; and how
+many steps a second a training makes.
 
     python benchmarks/latency_under_load.py                       # the agent of the package
     python benchmarks/latency_under_load.py --planners realtime --acts 20 --out /tmp
 
 One state at a time, wall time, on one thread (what agents with small networks do) and on as many as
 PyTorch takes. Both are timed in turns, in blocks of acts or of seconds; then again beside the other
-processes.
+processes. The training is that of `quick`'s networks.
 Writes results/latency/load-HARDWARE.json and .md.
 """
 
@@ -23,15 +24,19 @@ import numpy as np
 import torch
 from fast_presets import preset_difference
 from latency import RESULTS, hardware_name
+from latency_planners import TASKS
+from latency_training import our_training, random_episodes
 from markdown_table import rounded, table, write_report
 from rich.progress import Progress
 
 from safe_diffusion_agent import TrebiAgent
 from safe_diffusion_agent.provenance import provenance
+from safe_diffusion_agent.trebi.presets import preset_config
 
 PLANNERS = ("frontier", "realtime")
 EXECUTIONS = ("eager", "compiled")
 BLOCK, BLOCK_SECONDS = 20, 2.0  # acts, at most, before the next one's turn
+TRAINING_BLOCK = 30  # optimiser steps
 
 
 def spin() -> None:
@@ -72,6 +77,44 @@ def block(agent: TrebiAgent) -> list[float]:
         agent.act(obs, budget, agent.task.max_episode_steps)
         seconds.append(time.perf_counter() - begin)
     return seconds
+
+
+def measure_training(num_blocks: int, progress: Progress) -> list[dict[str, Any]]:
+    """One row per number of threads and load."""
+    task, num_cores = TASKS["HalfCheetah"], os.cpu_count() or 1
+    config = preset_config("quick", ema_start=0)
+    train = our_training(config, random_episodes(task), task, torch.device("cpu"), TRAINING_BLOCK)
+    train()
+    rows = []
+    for neighbors in (0, num_cores):
+        seconds: dict[int, list[float]] = {1: [], torch.get_num_threads(): []}
+        with busy(neighbors):
+            for _ in progress.track(range(num_blocks), description=f"train beside {neighbors}"):
+                for num_threads, times in seconds.items():
+                    with on_threads(num_threads):
+                        begin = time.perf_counter()
+                        train()
+                        times.append(time.perf_counter() - begin)
+        for num_threads, times in seconds.items():
+            rows.append(
+                {
+                    "threads": num_threads,
+                    "busy_processes": neighbors,
+                    "num_blocks": num_blocks,
+                    "steps_per_second": TRAINING_BLOCK / float(np.median(times)),
+                }
+            )
+    return rows
+
+
+@contextlib.contextmanager
+def on_threads(num_threads: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def measure(
@@ -131,13 +174,26 @@ def as_markdown(document: dict[str, Any]) -> str:
             document["rows"], key=lambda r: (r["busy_processes"], r["planner"], r["execution"])
         )
     ]
-    return (
-        f"# Time per `act` beside other processes\n\nMade by `{about['command']}` on "
-        f"{about['hardware']}; torch {about['versions']['torch']}. The agent `{document['agent']}`,"
-        f" one state, wall time.\n\n"
-        + table(header, cells)
-        + "\n\nPlans for a few states take one thread by themselves; more were forced to compare.\n"
+    made = (
+        f"Made by `{about['command']}` on {about['hardware']}; torch {about['versions']['torch']}. "
+        f"The agent `{document['agent']}`, one state, wall time."
     )
+    parts = [
+        "# Time per `act` beside other processes",
+        made,
+        table(header, cells),
+        "Plans for a few states take one thread by themselves; more were forced to compare.",
+        training_table(document["training"]),
+        f"Training of `quick` on HalfCheetah's dimensions, median of blocks of {TRAINING_BLOCK} "
+        "steps.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def training_table(rows: list[dict[str, Any]]) -> str:
+    names = ("busy_processes", "threads", "num_blocks", "steps_per_second")
+    cells = [[rounded(row[name]) for name in names] for row in rows]
+    return table(["busy processes", "threads", "blocks", "training steps/s"], cells)
 
 
 def main() -> None:
@@ -150,8 +206,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     with Progress() as progress:
-        rows = measure(options.agent, options.planners, options.acts, progress)
-    document = {"agent": options.agent, "rows": rows, "provenance": provenance()}
+        document = {
+            "agent": options.agent,
+            "rows": measure(options.agent, options.planners, options.acts, progress),
+            "training": measure_training(-(-options.acts // BLOCK), progress),
+            "provenance": provenance(),
+        }
     path = options.out / f"load-{hardware_name(document['provenance'], 'cpu')}"
     write_report(path, document, as_markdown)
 

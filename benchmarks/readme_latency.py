@@ -75,9 +75,21 @@ def _under_load(document: dict) -> str:
     note = (
         f"Wall time of one `act` in ms: median · 99 % · longest of {fewest} or more "
         f"(`{document['agent']}`; {about['hardware']}). Small networks plan for a few states "
-        f"on one thread by themselves. Made by `{about['command']}`."
+        f"on one thread by themselves. Training steps of `quick` in a second: "
+        f"{_training_under_load(document['training'])}. Made by `{about['command']}`."
     )
     return table(["planner", *columns.values()], rows) + "\n\n" + note
+
+
+def _training_under_load(rows: list[dict]) -> str:
+    places: dict[int, list[str]] = {}
+    for row in rows:
+        on_threads = f"{rounded(row['steps_per_second'])} on {row['threads']} thread(s)"
+        places.setdefault(row["busy_processes"], []).append(on_threads)
+    return "; ".join(
+        f"{'beside ' + str(busy) + ' busy processes' if busy else 'alone'} {' and '.join(speeds)}"
+        for busy, speeds in places.items()
+    )
 
 
 def _training(document: dict) -> str:

@@ -64,7 +64,10 @@ def test_latency_is_measured_beside_other_processes(tmp_path):
     command = [sys.executable, BENCHMARKS / "latency_under_load.py", "--planners", "realtime"]
     subprocess.run([*command, "--acts", "1", "--out", tmp_path], check=True, capture_output=True)
     (path,) = tmp_path.glob("load-*.json")
-    rows = json.loads(path.read_text())["rows"]
+    document = json.loads(path.read_text())
+    assert len(document["training"]) >= 2
+    assert all(row["steps_per_second"] > 0 for row in document["training"])
+    rows = document["rows"]
     cases = {(row["execution"], row["busy_processes"] > 0) for row in rows}
     assert len(cases) == 4
     assert all(0 < row["median_ms"] <= row["longest_ms"] for row in rows)
