@@ -94,6 +94,21 @@ def test_presets_for_speed_differ_from_frontier_in_the_planner_alone():
         assert preset.model == frontier.model and preset.training == frontier.training
 
 
+@pytest.mark.parametrize(("num_candidates", "branches"), [(0, True), (4, False)])
+def test_plans_of_the_critic_alone_are_warned_of(num_candidates, branches, frontier_agents):
+    def agent_of(num_candidates, branches):
+        agent = frontier_agents["realtime"]
+        config = agent.config.override_planner(num_candidates=num_candidates)
+        about = agent.about | {"branches": branches}
+        return TrebiAgent(
+            agent.networks, agent.normalizer, config, agent.task, agent.calibration, about=about
+        )
+
+    agent_of(num_candidates, branches)  # a warning would be an error
+    with pytest.warns(UserWarning, match="learned from the recorded episodes alone"):
+        agent_of(0, branches=False)
+
+
 def test_the_critics_plans_are_rated_alike_with_and_without_diffusion(frontier_agents):
     num = len(MULTIPLIERS)
     plans = [
