@@ -8,7 +8,7 @@ quickstart: .venv/installed  ## collect, train and evaluate SafePendulum
 	$(BIN)/trebi run safe/Pendulum-v0 runs/pendulum --preset frontier --seed 0
 
 test: .venv/installed-dev  ## the whole test suite
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 check: .venv/installed-dev  ## format, lint, types, import rules
 	$(BIN)/ruff format --check .
