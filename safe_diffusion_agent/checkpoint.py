@@ -7,12 +7,13 @@ JSON document that says what made it, and a digest of both. No pickle.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 
 from safe_diffusion_agent.errors import CheckpointError, UnknownNameError
@@ -76,7 +77,11 @@ def load_checkpoint(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dic
         CheckpointError: There is no such file, or it is damaged, foreign, of another kind or of
             another version of the format.
     """
-    tensors, header = _read(path)
+    with _reading(path):
+        content = path.read_bytes()  # at once: a newer file may take its place meanwhile
+        tensors = load(content)
+        header_end = 8 + int.from_bytes(content[:8], "little")
+        header = _header(path, json.loads(content[8:header_end]).get("__metadata__", {}))
     if header["kind"] != kind:
         raise CheckpointError(
             f"{path} should be a checkpoint of {kind!r}, but is {header['kind']!r}."
@@ -92,25 +97,27 @@ def checkpoint_kind(path: Path) -> str:
     Raises:
         CheckpointError: There is no such file, or it is damaged or foreign.
     """
-    kind: str = _read(path)[1]["kind"]
+    with _reading(path), safe_open(path, framework="pt") as file:  # reads no tensor
+        kind: str = _header(path, file.metadata() or {})["kind"]
     return kind
 
 
-def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Tensors and header of one file, opened once: a newer one may take its place meanwhile."""
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Says what is wrong with a file that is not there or cannot be read."""
+    if not path.is_file():
+        raise CheckpointError(f"There is no checkpoint at {path}.")
     try:
-        content = path.read_bytes()
-    except (FileNotFoundError, IsADirectoryError):
-        raise CheckpointError(f"There is no checkpoint at {path}.") from None
-    try:
-        tensors = load(content)
-        header_end = 8 + int.from_bytes(content[:8], "little")
-        metadata = json.loads(content[8:header_end]).get("__metadata__", {})
-        header = json.loads(metadata[FORMAT]) if FORMAT in metadata else None
+        yield
     except (SafetensorError, json.JSONDecodeError) as error:
         raise _damaged(path, f"{error}") from error
-    if header is None:
+
+
+def _header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """The header in a file's metadata, if it is one of ours."""
+    if FORMAT not in metadata:
         raise CheckpointError(f"{path} is not a checkpoint of {FORMAT}.")
+    header: dict[str, Any] = json.loads(metadata[FORMAT])
     version = header.get("format_version")
     if version != FORMAT_VERSION:
         raise CheckpointError(
@@ -119,7 +126,7 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         )
     if not header.keys() >= {"kind", "digest", "document"}:
         raise _damaged(path, "its header is incomplete")
-    return tensors, header
+    return header
 
 
 def _damaged(path: Path, reason: str) -> CheckpointError:

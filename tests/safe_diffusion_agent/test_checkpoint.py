@@ -5,7 +5,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from safe_diffusion_agent.checkpoint import load_checkpoint, save_checkpoint, write_atomically
+from safe_diffusion_agent.checkpoint import (
+    checkpoint_kind,
+    load_checkpoint,
+    save_checkpoint,
+    write_atomically,
+)
 from safe_diffusion_agent.errors import CheckpointError
 
 TENSORS = {"a/x": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(3, dtype=torch.int64)}
@@ -20,12 +25,25 @@ def test_round_trip(tmp_path):
         assert torch.equal(tensors[name], tensor) and tensors[name].dtype == tensor.dtype
 
 
-def test_a_flipped_byte_is_noticed_or_does_not_matter(tmp_path):
+def test_every_flipped_byte_is_noticed(tmp_path):
     path = tmp_path / "c.safetensors"
     save_checkpoint(path, "thing", TENSORS, {"note": 1})
     content = path.read_bytes()
-    num_noticed = 0
-    for position in range(len(content)):
+    data_start = 8 + int.from_bytes(content[:8], "little")
+    for position in range(data_start, len(content)):
+        damaged = bytearray(content)
+        damaged[position] ^= 0xFF
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match="damaged"):
+            load_checkpoint(path, "thing")
+
+
+def test_a_flipped_byte_of_the_header_is_noticed_or_does_not_matter(tmp_path):
+    path = tmp_path / "c.safetensors"
+    save_checkpoint(path, "thing", TENSORS, {"note": 1})
+    content = path.read_bytes()
+    data_start, num_noticed = 8 + int.from_bytes(content[:8], "little"), 0
+    for position in range(data_start):
         for flip in (0xFF, 1):  # no character of any text; another character
             damaged = bytearray(content)
             damaged[position] ^= flip
@@ -35,8 +53,9 @@ def test_a_flipped_byte_is_noticed_or_does_not_matter(tmp_path):
             except CheckpointError:
                 num_noticed += 1
             else:
-                assert document == {"note": 1} and torch.equal(tensors["a/x"], TENSORS["a/x"])
-    assert num_noticed > 1.8 * len(content)  # of two flips each; spaces in the header do not matter
+                assert document == {"note": 1} and tensors.keys() == TENSORS.keys()
+                assert all(torch.equal(tensors[name], TENSORS[name]) for name in TENSORS)
+    assert num_noticed > 1.8 * data_start  # of two flips each; its spaces do not matter
 
 
 @pytest.mark.parametrize("length", [0, 5, 60, -1])
@@ -59,8 +78,19 @@ def test_foreign_files_are_refused(tmp_path):
     save_checkpoint(path, "thing", TENSORS, {})
     with pytest.raises(CheckpointError, match="should be a checkpoint of 'other'"):
         load_checkpoint(path, "other")
-    with pytest.raises(CheckpointError, match="There is no checkpoint"):
-        load_checkpoint(tmp_path / "none", "thing")
+    for nothing in (tmp_path / "none", tmp_path):
+        for read in (checkpoint_kind, lambda file: load_checkpoint(file, "thing")):
+            with pytest.raises(CheckpointError, match="There is no checkpoint"):
+                read(nothing)
+
+
+def test_the_kind_is_told_without_the_tensors(tmp_path):
+    path = tmp_path / "c.safetensors"
+    save_checkpoint(path, "thing", TENSORS, {})
+    assert checkpoint_kind(path) == "thing"
+    path.write_bytes(b"nonsense")
+    with pytest.raises(CheckpointError, match="damaged"):
+        checkpoint_kind(path)
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path):
