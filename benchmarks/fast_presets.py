@@ -168,7 +168,8 @@ def as_markdown(document: dict[str, Any]) -> str:
     ]
     for group in document["groups"]:
         ratios = list(group["rows"][0]["mean_returns"])
-        lines += ["", f"Agents: {', '.join(group['agents'])}.", ""]
+        agents = group["agents"]
+        lines += ["", f"Agents: {', '.join(agents)}. Small runs: {len(agents)} training(s).", ""]
         header = ["variant", "ms", *ratios, "return, difference", "over budget", "largest cost"]
         rows = []
         for row in group["rows"]:

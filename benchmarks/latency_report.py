@@ -81,8 +81,7 @@ def as_markdown(document: dict[str, Any]) -> str:
         note = (
             "Samples that all three networks saw. Floor: their operations, forward and backward, "
             "at the highest rate that the machine reached in the same run. "
-            f"{IN_CONVOLUTIONS}"
-        )
+        ) + IN_CONVOLUTIONS
         body = training_table(document["training"])
     else:
         title = f"# {document['task']}: time per `act`"
@@ -94,8 +93,7 @@ def as_markdown(document: dict[str, Any]) -> str:
             "(convolutions by their definition) at the highest rate that was reached, or reading "
             "the weights once. ¹ For `reference`: than the plain way with the reference's "
             "settings. ² Of the released code: two guidance passes a step, computed at every step. "
-            f"{IN_CONVOLUTIONS}"
-        )
+        ) + IN_CONVOLUTIONS
     failed = [
         f"\n{name} did not run: {error}" for name, error in document.get("failed", {}).items()
     ]

@@ -30,6 +30,7 @@ from markdown_table import rounded, table, write_report
 from rich.progress import Progress
 
 from safe_diffusion_agent import TrebiAgent
+from safe_diffusion_agent.agent import one_thread
 from safe_diffusion_agent.provenance import provenance
 from safe_diffusion_agent.trebi.presets import preset_config
 
@@ -91,7 +92,7 @@ def measure_training(num_blocks: int, progress: Progress) -> list[dict[str, Any]
         with busy(neighbors):
             for _ in progress.track(range(num_blocks), description=f"train beside {neighbors}"):
                 for num_threads, times in seconds.items():
-                    with on_threads(num_threads):
+                    with one_thread(num_threads == 1):
                         begin = time.perf_counter()
                         train()
                         times.append(time.perf_counter() - begin)
@@ -105,16 +106,6 @@ def measure_training(num_blocks: int, progress: Progress) -> list[dict[str, Any]
                 }
             )
     return rows
-
-
-@contextlib.contextmanager
-def on_threads(num_threads: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(num_threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def measure(
