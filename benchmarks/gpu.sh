@@ -5,6 +5,7 @@
 #   benchmarks/gpu.sh                      # on a GPU
 #   DEVICE=cpu LATENCY="--small --limit 1" STEPS=20 EPISODES=1 COLLECT=400 \
 #       SETTINGS="--set base_width=16 --set num_candidates=1" benchmarks/gpu.sh
+#   PYTHON=python3 benchmarks/gpu.sh       # with the packages of that Python
 #
 # STEPS: optimiser steps of the U-Net presets (the paper: 1000000). They are trained and planned with
 # as CUDA graphs, unless a test of those fails.
@@ -19,10 +20,12 @@ recorded=""
 if "$python" -m pytest -q -m cuda -k "not compiled" tests && [ "$device" != cpu ]; then
     recorded="--set execution=recorded --set recorded_training=true"
 fi
-"$python" -m pytest -q tests/safe_diffusion_agent/test_agent.py --device "$device"
-
 # shellcheck disable=SC2086
 "$python" benchmarks/latency.py --device "$device" --out results/gpu ${LATENCY:-}
+
+# All tests choose a GPU where there is one.
+"$python" -m pytest -q --numprocesses auto --maxprocesses 8 --dist worksteal \
+    tests/safe_diffusion_agent --device "$device" || echo "tests fail on $device"
 
 for preset in paper reference; do
     # shellcheck disable=SC2086

@@ -96,7 +96,8 @@ class Agent(ABC):
             remaining_steps: Steps up to the time limit of the episode, this one included; a
                 number or `(n,)`. If None, an agent that looks at the time acts as if the whole
                 episode were still ahead, which makes it too careful; it warns.
-            generator: Gives the random numbers. None goes on with the agent's own.
+            generator: Gives the random numbers, and may be on another device than the agent: one
+                on the CPU gives them alike to agents on any. None goes on with the agent's own.
 
         Returns:
             `(A,)`, or `(n, A)`; environment units.

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import replace
-from multiprocessing import Manager
+from multiprocessing import get_context
 from queue import Empty
 from typing import Any
 
@@ -78,7 +78,8 @@ def collect_all(
     groups: dict[tuple[str, int, int], list[CollectConfig]] = {}
     for config in configs:
         groups.setdefault((config.env_id, config.sac_steps, config.seed), []).append(config)
-    with Manager() as manager, ProcessPoolExecutor(jobs) as pool:
+    context = get_context("spawn")  # a fork of a process that has used a GPU cannot train
+    with context.Manager() as manager, ProcessPoolExecutor(jobs, context) as pool:
         queue = manager.Queue()
         waiting: set[Future[None]] = {
             pool.submit(_collect_group, group, overwrite, queue) for group in groups.values()

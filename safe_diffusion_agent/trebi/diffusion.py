@@ -99,13 +99,13 @@ class Schedule:
 
         Args:
             shape: (N, H, D).
-            generator: On the device of the schedule.
+            generator: On any device; a generator on the CPU gives the same noise to every device.
         """
         num_draws = 1 + sum(variance > 0.0 for *_, variance in self.rows)
         noise = torch.empty(num_draws, *shape, device=generator.device)
         for draw in noise:
             draw.normal_(generator=generator)
-        return noise
+        return noise.to(self.alpha_bar.device)
 
     def add_noise(self, clean: Tensor, diffusion_step: Tensor, noise: Tensor) -> Tensor:
         """Forward process: `clean` and `noise` `(N, H, D)` at steps `(N,)` -> `(N, H, D)`."""

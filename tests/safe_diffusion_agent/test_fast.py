@@ -43,7 +43,7 @@ def test_bfloat16_moves_candidates_by_far_less_than_the_noise_does(unet_folder, 
 
 def test_gradient_is_that_of_two_passes_one_per_network(unet_folder):
     """Against the reference code's way: reward and cost differentiated one after the other."""
-    agent = TrebiAgent.load(unet_folder)
+    agent = TrebiAgent.load(unet_folder, device="cpu")
     x, step = torch.randn(12, 8, 4, generator=agent.generator), torch.tensor([2])
     budgets = torch.linspace(-5.0, 60.0, 12)
     values = [
@@ -83,7 +83,10 @@ def frontier_agents():
     for preset in ("frontier", "fast", "realtime"):
         planner = PRESETS[preset].planner
         agents[preset] = TrebiAgent.load(
-            "pendulum", sampling_steps=planner.sampling_steps, num_candidates=planner.num_candidates
+            "pendulum",
+            device="cpu",
+            sampling_steps=planner.sampling_steps,
+            num_candidates=planner.num_candidates,
         )
     return agents
 

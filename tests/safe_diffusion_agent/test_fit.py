@@ -93,7 +93,7 @@ def test_unet_presets_train_and_plan(tiny_episodes, preset):
 def test_values_learn_the_return_and_cost_to_go(tiny_episodes):
     """A short training already explains most of the variance of clean windows."""
     config = preset_config("quick", "safe/Pendulum-v0", num_steps=400, batch_size=128)
-    agent, _ = fit(tiny_episodes, config)
+    agent, _ = fit(tiny_episodes, config, device="cpu")
     loss, _ = make_loss(tiny_episodes)
     batch = loss.windows.get(torch.arange(0, len(loss.windows), 7))
     time_to_go = batch.remaining_steps[:, None] / 200

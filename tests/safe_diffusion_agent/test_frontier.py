@@ -302,7 +302,7 @@ def test_terminations_and_discounted_budgets(datasets_root):
     write_dataset("tests/hopper/random-v0", "safe/Hopper-v0", env.finished, metadata)
     quickly = QUICKLY | {"model_steps": 300, "calibration_episodes": 0, "risk": None}
     config = preset_config("frontier", "safe/Hopper-v0", **quickly)
-    agent, _ = fit(load_episodes("tests/hopper/random-v0"), config)
+    agent, _ = fit(load_episodes("tests/hopper/random-v0"), config, device="cpu")
     dynamics, critic = agent.networks.dynamics, agent.networks.critic
     assert critic.discount == 1.0 and critic.cost_discount == agent.cost_discount == 0.99
     assert dynamics.terminates == 1

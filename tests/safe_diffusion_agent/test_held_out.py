@@ -20,7 +20,7 @@ HANGING = [-1.0, 0.0, 0.0]
 @pytest.fixture(scope="module")
 def calibrated_agent(tiny_episodes):
     config = preset_config("quick", num_steps=40, batch_size=64, calibration_share=0.25)
-    return fit(tiny_episodes, config, seed=0)[0]
+    return fit(tiny_episodes, config, seed=0, device="cpu")[0]
 
 
 def test_every_few_episodes_are_held_out():
@@ -43,7 +43,7 @@ def test_networks_know_nothing_of_held_out_episodes(tiny_episodes, calibrated_ag
     changed = select_episodes(tiny_episodes, np.ones(12, np.bool_))
     held_out = np.repeat(is_held_out(12, 0.25), changed.lengths)
     changed.costs[held_out] += 1.0
-    agent = fit(changed, calibrated_agent.config, seed=0)[0]
+    agent = fit(changed, calibrated_agent.config, seed=0, device="cpu")[0]
     for name, tensor in calibrated_agent.networks.state_dict().items():
         torch.testing.assert_close(agent.networks.state_dict()[name], tensor, rtol=0, atol=0)
     more = agent.calibration.underestimate - calibrated_agent.calibration.underestimate
