@@ -64,14 +64,8 @@ CASES = [
 ]
 
 
-def skip_without_pybullet(env_id):
-    if ".bullet." in TASKS[env_id].entry_point:
-        pytest.importorskip("pybullet")
-
-
 @pytest.mark.parametrize(("env_id", "options", "error", "message"), CASES)
 def test_bad_options_are_refused_when_the_task_is_made(env_id, options, error, message):
-    skip_without_pybullet(env_id)
     with pytest.raises(error, match=message):
         gym.make(env_id, **options)
 
@@ -86,7 +80,6 @@ def test_bad_options_are_refused_when_the_task_is_made(env_id, options, error, m
     ],
 )
 def test_bad_options_of_a_reset_are_refused(env_id, options, error, message):
-    skip_without_pybullet(env_id)
     env = gym.make(env_id)
     with pytest.raises(error, match=message):
         env.reset(options=options)

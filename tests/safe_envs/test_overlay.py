@@ -69,8 +69,9 @@ def test_shows_a_window(env_id):
     env.close()
 
 
-def test_shows_the_overlay_in_a_window():
-    env = gym.make("safe/BallReach-v0", render_mode="rgb_array")
+@pytest.mark.parametrize("env_id", ["safe/BallReach-v0"])
+def test_shows_the_overlay_in_a_window(env_id):
+    env = gym.make(env_id, render_mode="rgb_array")
     env = HumanRendering(RenderOverlay(BudgetObservation(env, 9.0)))
     env.reset(seed=0)
     env.step(env.action_space.sample())
@@ -165,13 +166,13 @@ def test_bar_of_a_discounted_budget_never_fills_up_again():
     assert overlay._budget_left() == pytest.approx(500.0 * 0.99**30)
 
 
-def test_affordable_speed_spends_the_budget_exactly():
-    for env_id in ("safe/HalfCheetah-v0", "safe/BallReach-v0"):
-        env = RenderOverlay(BudgetObservation(gym.make(env_id, render_mode="rgb_array"), 40.0))
-        _, info = env.reset(seed=0)
-        affordable, discount = env._affordable_cost(), TASKS[env_id].cost_discount
-        steps = np.arange(info["remaining_steps"])
-        assert affordable * (discount**steps).sum() == pytest.approx(40.0)
+@pytest.mark.parametrize("env_id", ["safe/HalfCheetah-v0", "safe/BallReach-v0"])
+def test_affordable_speed_spends_the_budget_exactly(env_id):
+    env = RenderOverlay(BudgetObservation(gym.make(env_id, render_mode="rgb_array"), 40.0))
+    _, info = env.reset(seed=0)
+    affordable, discount = env._affordable_cost(), TASKS[env_id].cost_discount
+    steps = np.arange(info["remaining_steps"])
+    assert affordable * (discount**steps).sum() == pytest.approx(40.0)
 
 
 def test_view_maps_metres_to_pixels():

@@ -30,13 +30,6 @@ from safe_envs import (
 all_tasks = pytest.mark.parametrize("env_id", TASKS)
 
 
-@pytest.fixture(autouse=True)
-def _skip_without_pybullet(request):
-    env_id = getattr(request.node, "callspec", None) and request.node.callspec.params.get("env_id")
-    if env_id and ".bullet." in TASKS[env_id].entry_point:
-        pytest.importorskip("pybullet")
-
-
 def episode(env, seed, num_steps=60):
     observations, infos, rewards = [], [], []
     obs, info = env.reset(seed=seed)
@@ -220,18 +213,18 @@ def test_budgets_are_drawn_and_turned_inside_stable_baselines_vec_env(env_id):
     envs.close()
 
 
-def test_budgets_work_in_stable_baselines_processes():
+@pytest.mark.parametrize("env_id", ["safe/Hopper-v0", "safe/BallReach-v0"])
+def test_budgets_work_in_stable_baselines_processes(env_id):
     """One of each kind of physics, in processes of their own."""
-    for env_id in ("safe/Hopper-v0", "safe/BallReach-v0"):
-        envs = SubprocVecEnv([lambda env_id=env_id: BudgetObservation(gym.make(env_id), 9.0)] * 2)
-        envs.reset()
-        envs.env_method("set_remaining_budget", 4.0, indices=[1])
-        actions = np.zeros((2, *envs.action_space.shape), np.float32)
-        obs, _, _, infos = envs.step(actions)
-        spent = np.array([info["cost"] for info in infos])
-        expected = (np.array([9.0, 4.0]) - spent) / TASKS[env_id].cost_discount
-        envs.close()
-        np.testing.assert_allclose(obs["remaining_budget"][:, 0], expected, rtol=1e-6)
+    envs = SubprocVecEnv([lambda: BudgetObservation(gym.make(env_id), 9.0)] * 2)
+    envs.reset()
+    envs.env_method("set_remaining_budget", 4.0, indices=[1])
+    actions = np.zeros((2, *envs.action_space.shape), np.float32)
+    obs, _, _, infos = envs.step(actions)
+    spent = np.array([info["cost"] for info in infos])
+    expected = (np.array([9.0, 4.0]) - spent) / TASKS[env_id].cost_discount
+    envs.close()
+    np.testing.assert_allclose(obs["remaining_budget"][:, 0], expected, rtol=1e-6)
 
 
 @all_tasks
