@@ -165,6 +165,8 @@ def optimize(
     if state_path is not None and state_path.exists():
         run.restore(state_path, identity)
     update_average = get_ema_multi_avg_fn(config.ema_decay)
+    averaged = list(run.average.parameters())
+    weights = [parameter.detach() for parameter in module.parameters()]
     log_interval = max(1, config.num_steps // NUM_LOGGED)
     logged: list[dict[str, Tensor]] = []
     means: dict[str, float] = {}
@@ -180,8 +182,7 @@ def optimize(
         if run.step <= config.ema_start:
             run.average.load_state_dict(module.state_dict())
         elif run.step % config.ema_interval == 0:
-            averaged = list(run.average.parameters())
-            update_average(averaged, [p.detach() for p in module.parameters()], run.step)
+            update_average(averaged, weights, run.step)
         if run.step % log_interval == 0:
             means = {
                 key: torch.stack([parts[key] for parts in logged]).mean().item()

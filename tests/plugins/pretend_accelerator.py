@@ -129,6 +129,8 @@ def tolist(tensor, of_cpu=torch.Tensor.tolist):
     return of_cpu(tensor.cpu() if is_pretended(tensor) else tensor)
 
 
+# Else a change of type would put other values behind a tensor without its knowing.
+torch.__future__.set_overwrite_module_params_on_conversion(True)
 _library = torch.library.Library("_", "IMPL")
 _library.fallback(compute, "PrivateUse1")
 torch.Generator = PretendedGenerator

@@ -104,8 +104,9 @@ def test_plans_of_the_critic_alone_are_warned_of(num_candidates, branches, front
         config = agent.config.override_planner(num_candidates=num_candidates)
         about = agent.about | {"branches": branches}
         return TrebiAgent(
-            agent.networks, agent.normalizer, config, agent.task, agent.calibration, about=about
-        )
+            agent.networks, agent.normalizer, config, agent.task, agent.calibration,
+            about=about, device="cpu",
+        )  # fmt: skip
 
     agent_of(num_candidates, branches)  # a warning would be an error
     with pytest.warns(UserWarning, match="learned from the recorded episodes alone"):
