@@ -157,7 +157,7 @@ class CriticLoss:
         starts = torch.randint(len(self.pieces), (num,), generator=generator, device=device)
         longest = self.config.real_steps
         num_steps = torch.randint(1, longest + 1, (num,), generator=generator, device=device)
-        return self.pieces.get(starts, torch.minimum(num_steps, steps_left))
+        return self.pieces.get(starts, torch.minimum(num_steps, steps_left), longest)
 
     def _imagined(
         self,

@@ -82,15 +82,16 @@ class Pieces:
         """Steps up to the end of the recorded episode, this one included; `(N,)`."""
         return self._last_step[rows] - rows + 1
 
-    def get(self, starts: Tensor, num_steps: Tensor) -> Backup:
+    def get(self, starts: Tensor, num_steps: Tensor, longest: int) -> Backup:
         """Pieces from the transitions `starts` `(N,)`, cut at the ends of their episodes.
 
         Args:
             starts: Indices of transitions.
             num_steps: `(N,)`, steps of each; at least 1.
+            longest: No piece has more steps. (To ask the tensor, one would wait for a GPU.)
         """
         num_steps = torch.minimum(num_steps.long(), self.steps_left(starts))
-        offsets = torch.arange(int(num_steps.max()), device=starts.device)
+        offsets = torch.arange(longest, device=starts.device)
         inside = offsets < num_steps[:, None]
         steps = torch.minimum(starts[:, None] + offsets, self._last_step[starts][:, None])
         last = starts + num_steps - 1

@@ -16,6 +16,9 @@ from torch.utils.backend_registration import (
 NAME = "pretend"
 # These may take tensors of both: copies, and indices that a GPU fetches from the CPU.
 BETWEEN_DEVICES = {"copy_", "index", "index_put", "index_put_", "_index_put_impl_"}
+# For these the CPU waits until the device has computed; like `torch.cuda.set_sync_debug_mode`.
+LOOKS = {"_local_scalar_dense", "equal", "is_nonzero", "nonzero", "masked_select"}
+waiting_is_an_error = False
 
 
 class Backend(_DummyBackendModule):
@@ -106,6 +109,9 @@ def compute(operation, *args, **kwargs):
 def refuse_what_a_gpu_refuses(name, inputs):
     tensors = [value for value in inputs if isinstance(value, torch.Tensor)]
     there = [is_pretended(tensor) for tensor in tensors if tensor.dim() > 0]
+    mask = "index" in name and any(tensor.dtype == torch.bool for tensor in tensors[1:])
+    if waiting_is_an_error and (name in LOOKS or mask or len(set(there)) > 1):
+        raise RuntimeError(f"The CPU waits for the device: {name}")
     if len(set(there)) > 1 and name not in BETWEEN_DEVICES:
         raise RuntimeError(f"Expected all tensors to be on the same device: {name}")
     if "index" in name and any(there) and not is_pretended(tensors[0]):

@@ -93,7 +93,7 @@ def test_pieces_are_sums_inside_one_episode(tiny_episodes):
     pieces = pieces_of(tiny_episodes, 0.9, 0.8)
     starts = torch.tensor([0, 150, 196, 199, 200, len(pieces) - 1])
     for wanted in (1, 3, 8):
-        backup = pieces.get(starts, torch.full((6,), wanted))
+        backup = pieces.get(starts, torch.full((6,), wanted), 8)
         for i, start in enumerate(starts.tolist()):
             length = min(wanted, 200 - start % 200)
             assert backup.num_steps[i] == length
@@ -105,9 +105,9 @@ def test_pieces_are_sums_inside_one_episode(tiny_episodes):
             assert float(backup.returns[i]) == pytest.approx(rewards @ 0.9**later, rel=1e-5)
             assert float(backup.costs[i]) == pytest.approx(costs @ 0.8**later, abs=1e-6)
             torch.testing.assert_close(backup.next_obs[i], pieces.next_obs[start + length - 1])
-    assert (pieces.get(starts, torch.full((6,), 3)).survival == 1).all()
+    assert (pieces.get(starts, torch.full((6,), 3), 4).survival == 1).all()
     pieces.terminated[199] = 1.0
-    assert pieces.get(starts, torch.full((6,), 3)).survival.tolist() == [1, 1, 1, 0, 1, 1]
+    assert pieces.get(starts, torch.full((6,), 3), 4).survival.tolist() == [1, 1, 1, 0, 1, 1]
 
 
 def test_models_learn_the_pendulum(tiny_episodes):
