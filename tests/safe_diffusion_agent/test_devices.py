@@ -53,6 +53,12 @@ def accelerator(request) -> str:
     return "cuda" if asked_for == "cpu" else asked_for
 
 
+@pytest.fixture(autouse=True)
+def as_exact_as_the_cpu(monkeypatch):
+    """A choice between candidates of almost the same value should not hang on rounding."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
 def refuse_to_wait(accelerator: str, refuse: bool) -> None:
     """Whether it is an error that the CPU waits for the accelerator."""
     if accelerator == "cuda":
