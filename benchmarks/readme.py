@@ -150,6 +150,33 @@ def _over_budgets(budgets: list[dict]) -> str:
     return f"{mean:.4g}; {num_over} of {total}; {largest:.2f}"
 
 
+def paper_sizes() -> str:
+    """The paper's networks next to small ones: return and episodes over budget, by budget."""
+    documents = {
+        preset: json.loads((ROOT / f"results/paper_sizes/{preset}.json").read_text())
+        for preset in ("paper", "small", "frontier")
+    }
+    paper = documents["paper"]
+    rows = [
+        [f"`{preset}`", *map(_return_and_overruns, document["budgets"])]
+        for preset, document in documents.items()
+    ]
+    num_steps = paper["agent"]["config"]["training"]["num_steps"]
+    note = (
+        f"`{paper['task']}`: mean return; episodes over budget. `paper` was trained for "
+        f"{num_steps:,} steps, of the paper's 1,000,000. One training each, the same start states: "
+        f"small runs. Made by `benchmarks/paper_sizes.sh` on {paper['provenance']['hardware']}; "
+        f"torch {paper['provenance']['versions']['torch']}."
+    )
+    ratios = [f"{row['ratio']:g}" for row in paper["budgets"]]
+    return table(["preset", *ratios], rows) + "\n\n" + note
+
+
+def _return_and_overruns(row: dict) -> str:
+    over = row["over_budget"]["num_episodes"]
+    return f"{row['mean_return']:.4g}; {over} of {row['num_episodes']}"
+
+
 def trust() -> str:
     """One line per task and preset; only risks that all tasks were measured at."""
     risks, rows = (None, 0.05, 0.2), []
@@ -207,7 +234,7 @@ def comparison() -> str:
 
 PARTS = (
     tasks, env_overhead, latency, quickstart, budget_cut, trust, frontier, frontier_tasks,
-    baselines, comparison,
+    paper_sizes, baselines, comparison,
 )  # fmt: skip
 
 
