@@ -20,6 +20,7 @@ recorded=""
 if "$python" -m pytest -q -m cuda -k "not compiled" tests && [ "$device" != cpu ]; then
     recorded="--set execution=recorded --set recorded_training=true"
 fi
+
 # shellcheck disable=SC2086
 "$python" benchmarks/latency.py --device "$device" --out results/gpu ${LATENCY:-}
 
