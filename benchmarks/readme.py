@@ -151,15 +151,14 @@ def _over_budgets(budgets: list[dict]) -> str:
 
 
 def paper_sizes() -> str:
-    """The paper's networks next to small ones: return and episodes over budget, by budget."""
-    documents = {
-        preset: json.loads((ROOT / f"results/paper_sizes/{preset}.json").read_text())
-        for preset in ("paper", "small", "frontier")
-    }
+    """The paper's networks, planning in several ways, next to small ones."""
+    folder = ROOT / "results/paper_sizes"
+    names = ["paper", *sorted(p.stem for p in folder.glob("paper-*.json")), "small", "frontier"]
+    documents = {name: json.loads((folder / f"{name}.json").read_text()) for name in names}
     paper = documents["paper"]
     rows = [
-        [f"`{preset}`", *map(_return_and_overruns, document["budgets"])]
-        for preset, document in documents.items()
+        [f"`{name.replace('-', '`, `')}`", *map(_return_and_overruns, document["budgets"])]
+        for name, document in documents.items()
     ]
     num_steps = paper["agent"]["config"]["training"]["num_steps"]
     note = (
