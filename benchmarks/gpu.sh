@@ -24,8 +24,8 @@ fi
 # shellcheck disable=SC2086
 "$python" benchmarks/latency.py --device "$device" --out results/gpu ${LATENCY:-}
 
-# All tests choose a GPU where there is one.
-"$python" -m pytest -q --numprocesses auto --maxprocesses 8 --dist worksteal \
+# The other tests choose a GPU, too, where there is one.
+"$python" -m pytest -q -m "not cuda and not slow" --numprocesses auto --maxprocesses 8 --dist worksteal \
     tests/safe_diffusion_agent --device "$device" || echo "tests fail on $device"
 
 for preset in paper reference; do

@@ -5,7 +5,7 @@
 # again after an interruption.
 #
 #   benchmarks/paper_sizes.sh
-#   STEPS=20 EPISODES=1 RUNS=/tmp/runs OUT=/tmp/out benchmarks/paper_sizes.sh    # does it run?
+#   STEPS=20 EPISODES=1 RUNS=runs/toy OUT=runs/toy benchmarks/paper_sizes.sh    # does it run?
 set -euo pipefail
 cd "$(dirname "$0")/.."
 runs=${RUNS:-runs}

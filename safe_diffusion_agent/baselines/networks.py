@@ -153,7 +153,7 @@ class GaussianPolicy(nn.Module):
         mean = self(states)[:, :1].expand(-1, num, -1)
         std = self.log_std[0].clamp(*POLICY_LOG_STD_RANGE).exp()
         noise = torch.randn(mean.shape, generator=generator, device=generator.device)
-        actions: Tensor = (mean + std * noise.to(mean.device)).clamp(-1.0, 1.0)
+        actions: Tensor = (mean + std * noise).clamp(-1.0, 1.0)
         return actions
 
 

@@ -266,15 +266,13 @@ def test_a_gpu_that_is_not_there_is_an_error():
 
 
 @pytest.mark.cuda
-def test_cuda_plans_like_the_cpu_with_the_same_noise(tiny_agent, tmp_path, monkeypatch):
+def test_cuda_plans_like_the_cpu_with_the_same_noise(tiny_agent, tmp_path):
     tiny_agent.save(tmp_path)
-    noise = tiny_agent.planner.draw_noise(48, tiny_agent.new_generator())
     plans = []
     for device in ("cpu", "cuda"):
+        generator = torch.Generator().manual_seed(0)  # on the CPU, for both
         agent = TrebiAgent.load(tmp_path, device=device)
-        of_device = noise.to(device)
-        monkeypatch.setattr(agent.planner, "draw_noise", lambda *_, noise=of_device: noise)
-        plans.append(agent.plan(states(3), 9.0, 100))
+        plans.append(agent.plan(states(3), 9.0, 100, generator=generator))
     np.testing.assert_allclose(plans[0].predicted_cost, plans[1].predicted_cost, rtol=1e-2)
     np.testing.assert_allclose(plans[0].actions, plans[1].actions, atol=1e-2)
 
