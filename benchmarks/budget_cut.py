@@ -16,8 +16,8 @@ from rich.progress import track
 
 from safe_diffusion_agent import TrebiAgent
 from safe_diffusion_agent.evaluation import rollout, start_seed
-from safe_diffusion_agent.provenance import provenance
 from safe_diffusion_agent.statistics import wilson_interval
+from safe_diffusion_agent.storage import provenance
 
 ENV_ID = "safe/Pendulum-v0"
 STEPS = (20, 40, 60, 80, 100, 120, 140, 160)

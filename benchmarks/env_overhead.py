@@ -20,7 +20,7 @@ from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 from rich.progress import track
 from scipy.stats import binom
 
-from safe_diffusion_agent.provenance import provenance
+from safe_diffusion_agent.storage import provenance
 from safe_envs import TASKS, BudgetObservation
 
 OUTPUT = Path(__file__).parent.parent / "results" / "env_overhead.json"

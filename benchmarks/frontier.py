@@ -25,7 +25,7 @@ from safe_diffusion_agent import pipeline
 from safe_diffusion_agent.collection import CollectConfig, collect
 from safe_diffusion_agent.evaluation import EvaluationConfig, rollout, start_seed
 from safe_diffusion_agent.methods import load_agent
-from safe_diffusion_agent.provenance import provenance
+from safe_diffusion_agent.storage import provenance
 
 ENV_ID = "safe/Pendulum-v0"
 ROOT = Path(__file__).parent.parent

@@ -26,7 +26,7 @@ from safe_diffusion_agent.collection import default_dataset_id
 from safe_diffusion_agent.data import load_episodes
 from safe_diffusion_agent.evaluation import EvaluationConfig
 from safe_diffusion_agent.methods import load_agent
-from safe_diffusion_agent.provenance import provenance
+from safe_diffusion_agent.storage import provenance
 
 ROOT = Path(__file__).parent.parent
 RUNS, RESULTS = ROOT / "runs" / "frontier-tasks", ROOT / "results" / "frontier"

@@ -40,7 +40,7 @@ from latency_training import training_cases
 from markdown_table import write_report
 from rich.progress import Progress
 
-from safe_diffusion_agent.provenance import provenance
+from safe_diffusion_agent.storage import provenance
 from safe_diffusion_agent.task import Task
 
 RESULTS = Path(__file__).parent.parent / "results" / "latency"

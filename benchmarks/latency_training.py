@@ -9,7 +9,7 @@ from latency_planners import SMALL
 from plain import PlainDataset, PlainTraining
 from torch.utils.flop_counter import FlopCounterMode
 
-from safe_diffusion_agent.cuda_graphs import record_cuda_graph
+from safe_diffusion_agent.compute import record_cuda_graph
 from safe_diffusion_agent.data import Episodes
 from safe_diffusion_agent.optimization import OptimizationConfig, optimize
 from safe_diffusion_agent.task import Task

@@ -31,7 +31,7 @@ from rich.progress import Progress
 
 from safe_diffusion_agent import TrebiAgent
 from safe_diffusion_agent.agent import one_thread
-from safe_diffusion_agent.provenance import provenance
+from safe_diffusion_agent.storage import provenance
 from safe_diffusion_agent.trebi.presets import preset_config
 
 PLANNERS = ("frontier", "realtime")

@@ -20,7 +20,7 @@ from rich.progress import track
 import safe_envs  # noqa: F401
 from safe_diffusion_agent.evaluation import start_seed
 from safe_diffusion_agent.optimum import FILES
-from safe_diffusion_agent.provenance import provenance
+from safe_diffusion_agent.storage import provenance
 from safe_envs.costs import unsafe_angle_cost
 
 ENV_ID = "safe/Pendulum-v0"

@@ -29,7 +29,7 @@ from trust_settings import SHIFTS
 
 from safe_diffusion_agent import TrebiAgent, pipeline
 from safe_diffusion_agent.collection import default_dataset_id
-from safe_diffusion_agent.provenance import provenance
+from safe_diffusion_agent.storage import provenance
 
 ROOT = Path(__file__).parent.parent
 RUNS, RESULTS = ROOT / "runs" / "trust", ROOT / "results" / "trust"

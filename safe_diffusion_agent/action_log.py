@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from safe_diffusion_agent.checkpoint import load_checkpoint, save_checkpoint
 from safe_diffusion_agent.errors import CheckpointError
 from safe_diffusion_agent.evaluation import Policy
+from safe_diffusion_agent.storage import load_checkpoint, save_checkpoint
 
 KIND = "actions"
 

@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from safe_diffusion_agent.checkpoint import FILE_NAME, agent_file, load_checkpoint, save_checkpoint
+from safe_diffusion_agent.compute import resolve_device
+from safe_diffusion_agent.storage import FILE_NAME, agent_file, load_checkpoint, save_checkpoint
 from safe_diffusion_agent.task import Task
 
 FEW_STATES = 8  # up to so many are acted on with `one_thread`, where networks are small
@@ -275,20 +276,6 @@ def one_thread(when: bool = True) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def resolve_device(device: str | torch.device) -> torch.device:
-    """`"auto"` is a GPU if there is one; anything else is what PyTorch says.
-
-    Raises:
-        ValueError: A GPU was asked for and there is none.
-    """
-    if str(device) == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    resolved = torch.device(device)
-    if resolved.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError("PyTorch finds no CUDA device. Use device='cpu' or 'auto'.")
-    return resolved
 
 
 def _one_per_state(name: str, values: npt.ArrayLike, num: int) -> npt.NDArray[np.float64]:

@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 from minari.storage.datasets_root_dir import get_dataset_path
 
-from safe_diffusion_agent.checkpoint import write_text
 from safe_diffusion_agent.data import CostFunction, Episodes, load_episodes
 from safe_diffusion_agent.evaluation import RATIOS
 from safe_diffusion_agent.figures import draw_dataset
 from safe_diffusion_agent.statistics import wilson_interval
+from safe_diffusion_agent.storage import write_text
 
 
 def describe(

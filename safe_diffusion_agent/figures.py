@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from safe_diffusion_agent.checkpoint import write_atomically
 from safe_diffusion_agent.evaluation import EpisodeResult, Rollout
+from safe_diffusion_agent.storage import write_atomically
 
 BLUE, RED, GRAY = "#3b6fb6", "#c0392b", "#7f7f7f"
 COLORS = (BLUE, "#2e8b57", "#e08214", "#8e5ea2", "#b8860b", "#17a2b8", "#d6618f", "#6b8e23")

@@ -17,9 +17,9 @@ from safe_diffusion_agent.baselines import (
     caps,
     cpq,
 )
-from safe_diffusion_agent.checkpoint import agent_file, checkpoint_kind
 from safe_diffusion_agent.errors import UnknownNameError
 from safe_diffusion_agent.settings import from_preset
+from safe_diffusion_agent.storage import agent_file, checkpoint_kind
 from safe_diffusion_agent.trebi import diffuser
 from safe_diffusion_agent.trebi import fit as trebi_fit
 from safe_diffusion_agent.trebi.agent import TrebiAgent

@@ -16,7 +16,7 @@ from minari.data_collector import EpisodeBuffer
 from minari.namespace import create_namespace, list_local_namespaces
 from minari.storage.datasets_root_dir import get_dataset_path
 
-from safe_diffusion_agent.checkpoint import write_text
+from safe_diffusion_agent.storage import write_text
 
 
 def write_dataset(

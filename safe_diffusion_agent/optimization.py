@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from safe_diffusion_agent.checkpoint import load_checkpoint, save_checkpoint
-from safe_diffusion_agent.cuda_graphs import Recorder
+from safe_diffusion_agent.compute import Recorder
 from safe_diffusion_agent.errors import CheckpointError
 from safe_diffusion_agent.settings import difference
+from safe_diffusion_agent.storage import load_checkpoint, save_checkpoint
 
 Loss = Callable[[nn.Module, torch.Generator], tuple[Tensor, dict[str, Tensor]]]
 AfterStep = Callable[[nn.Module], None]

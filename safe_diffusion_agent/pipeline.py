@@ -18,7 +18,6 @@ from typing import Any
 from safe_diffusion_agent.action_log import ActionLog
 from safe_diffusion_agent.agent import Agent
 from safe_diffusion_agent.agent_evaluation import evaluate_agent
-from safe_diffusion_agent.checkpoint import FILE_NAME, write_text
 from safe_diffusion_agent.collection import CollectConfig, collect
 from safe_diffusion_agent.data import CostFunction, load_episodes
 from safe_diffusion_agent.errors import CheckpointError
@@ -27,8 +26,8 @@ from safe_diffusion_agent.figures import draw_evaluation, draw_losses
 from safe_diffusion_agent.methods import load_agent, method_of
 from safe_diffusion_agent.minari_writer import update_metadata
 from safe_diffusion_agent.optimum import best_returns
-from safe_diffusion_agent.provenance import provenance
 from safe_diffusion_agent.settings import difference
+from safe_diffusion_agent.storage import FILE_NAME, provenance, write_text
 from safe_diffusion_agent.task import Task
 
 Progress = Callable[..., None]

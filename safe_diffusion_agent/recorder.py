@@ -7,7 +7,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from safe_diffusion_agent.checkpoint import write_atomically
+from safe_diffusion_agent.storage import write_atomically
 
 # `observations` (T + 1, O), `actions` (T, A) in environment units, and `rewards`, `costs`,
 # `terminations`, `truncations`, all (T,).

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from safe_diffusion_agent import comparison
-from safe_diffusion_agent.checkpoint import write_text
 from safe_diffusion_agent.collection import collect, default_dataset_id
 from safe_diffusion_agent.comparison import Evaluated
 from safe_diffusion_agent.data import load_episodes
@@ -22,8 +21,8 @@ from safe_diffusion_agent.methods import METHODS
 from safe_diffusion_agent.optimum import best_returns
 from safe_diffusion_agent.paper_figures import paper_figure, scale_of
 from safe_diffusion_agent.pipeline import PathLike, Progress, measure_max_budget
-from safe_diffusion_agent.provenance import provenance
 from safe_diffusion_agent.reproduction_jobs import Job, plan
+from safe_diffusion_agent.storage import provenance, write_text
 
 
 def reproduce(

@@ -8,8 +8,8 @@ import pytest
 from scipy.stats import wilcoxon
 
 from safe_diffusion_agent import TrebiAgent
-from safe_diffusion_agent.checkpoint import FILE_NAME, PRETRAINED, pretrained_names
 from safe_diffusion_agent.evaluation import EvaluationConfig, evaluate_policy, rollout, start_seed
+from safe_diffusion_agent.storage import FILE_NAME, PRETRAINED, pretrained_names
 
 NUM_EPISODES = 20
 SEEDS = [start_seed(7, episode) for episode in range(NUM_EPISODES)]

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from safe_diffusion_agent.agent import resolve_device
 from safe_diffusion_agent.baselines.agent import BaselineAgent
 from safe_diffusion_agent.baselines.fitting import (
     History,
@@ -25,6 +24,7 @@ from safe_diffusion_agent.baselines.fitting import (
     agent_of,
     train_networks,
 )
+from safe_diffusion_agent.compute import resolve_device
 from safe_diffusion_agent.data import Episodes
 from safe_diffusion_agent.optimization import Progress
 from safe_diffusion_agent.settings import check

@@ -169,8 +169,8 @@ def list_all() -> None:
     """List tasks, methods, pretrained agents and local datasets."""
     import minari
 
-    from safe_diffusion_agent.checkpoint import pretrained_names
     from safe_diffusion_agent.methods import METHODS
+    from safe_diffusion_agent.storage import pretrained_names
     from safe_envs import TASKS
 
     widest = max(map(len, TASKS))

@@ -7,11 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from safe_diffusion_agent.agent import resolve_device
-from safe_diffusion_agent.cuda_graphs import record_cuda_graph
+from safe_diffusion_agent.compute import record_cuda_graph, resolve_device
 from safe_diffusion_agent.data import Episodes
 from safe_diffusion_agent.optimization import OptimizationConfig, Progress, optimize
-from safe_diffusion_agent.provenance import provenance
+from safe_diffusion_agent.storage import provenance
 from safe_diffusion_agent.task import Task
 from safe_diffusion_agent.trebi.agent import TrebiAgent
 from safe_diffusion_agent.trebi.calibration import Calibration

@@ -15,10 +15,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from safe_diffusion_agent.compute import executable
 from safe_diffusion_agent.task import Task
 from safe_diffusion_agent.trebi.config import TrebiConfig
 from safe_diffusion_agent.trebi.diffusion import Guide, Schedule, sample
-from safe_diffusion_agent.trebi.execution import executable
 from safe_diffusion_agent.trebi.networks import TrebiNetworks, in_precision
 from safe_diffusion_agent.trebi.trajectories import Normalizer, time_limit_mask
 

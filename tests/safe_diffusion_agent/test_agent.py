@@ -11,7 +11,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 
 import safe_diffusion_agent
 from safe_diffusion_agent import TrebiAgent
-from safe_diffusion_agent.agent import resolve_device
+from safe_diffusion_agent.compute import resolve_device
 from safe_diffusion_agent.errors import CheckpointError, UnknownNameError
 from safe_diffusion_agent.trebi import agent as trebi_agent
 from safe_diffusion_agent.trebi.fit import fit

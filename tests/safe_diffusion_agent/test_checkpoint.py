@@ -5,13 +5,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from safe_diffusion_agent.checkpoint import (
+from safe_diffusion_agent.errors import CheckpointError
+from safe_diffusion_agent.storage import (
     checkpoint_kind,
     load_checkpoint,
     save_checkpoint,
     write_atomically,
 )
-from safe_diffusion_agent.errors import CheckpointError
 
 TENSORS = {"a/x": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(3, dtype=torch.int64)}
 

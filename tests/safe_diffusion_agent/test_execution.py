@@ -8,10 +8,9 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from safe_diffusion_agent import TrebiAgent
-from safe_diffusion_agent.cuda_graphs import MAX_RECORDS, Recorded
+from safe_diffusion_agent.compute import MAX_RECORDS, Recorded, executable
 from safe_diffusion_agent.task import Task
 from safe_diffusion_agent.trebi.diffusion import Schedule
-from safe_diffusion_agent.trebi.execution import executable
 from safe_diffusion_agent.trebi.frontier import FrontierPlanner
 from safe_diffusion_agent.trebi.networks import TrebiNetworks
 from safe_diffusion_agent.trebi.planners import Choice, GuidedPlanner

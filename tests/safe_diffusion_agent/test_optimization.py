@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from safe_diffusion_agent.checkpoint import load_checkpoint
-from safe_diffusion_agent.cuda_graphs import record_cuda_graph
+from safe_diffusion_agent.compute import record_cuda_graph
 from safe_diffusion_agent.errors import CheckpointError
 from safe_diffusion_agent.optimization import OptimizationConfig, optimize
+from safe_diffusion_agent.storage import load_checkpoint
 
 CONFIG = OptimizationConfig(
     num_steps=300,

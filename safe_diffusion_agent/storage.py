@@ -1,12 +1,18 @@
-"""Files that are whole or absent, and can be opened without running code.
+"""Files that are whole or absent, can be opened without running code, and say what made them.
 
 A checkpoint is one safetensors file. Its tensors are named `group/name`; its metadata holds one
 JSON document that says what made it, and a digest of both. No pickle.
 """
 
 import hashlib
+import importlib.metadata
 import json
 import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +28,14 @@ FORMAT = "safe-diffusion-agent"
 FORMAT_VERSION = 2
 FILE_NAME = "agent.safetensors"
 PRETRAINED = Path(__file__).parent / "pretrained"
+RECORDED_PACKAGES = (
+    "safe-diffusion-agent",
+    "torch",
+    "gymnasium",
+    "minari",
+    "stable-baselines3",
+    "numpy",
+)
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
@@ -159,3 +173,47 @@ def agent_file(path: str | os.PathLike[str]) -> Path:
 def pretrained_names() -> list[str]:
     """Names of the agents that come with the package."""
     return sorted(file.parent.name for file in PRETRAINED.glob(f"*/{FILE_NAME}"))
+
+
+def provenance() -> dict[str, Any]:
+    """Versions, commit, hardware and command of this process, as JSON values."""
+    return {
+        "command": shown_command(),
+        "commit": _commit(),
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in RECORDED_PACKAGES},
+        "hardware": f"{_processor()}, {os.cpu_count()} cores, {platform.system()}",
+    }
+
+
+def shown_command() -> str:
+    """The command line of this process, without the folder that the program lies in."""
+    program = Path(sys.argv[0]).name
+    return shlex.join(["trebi" if program == "__main__.py" else program, *sys.argv[1:]])
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _commit() -> str | None:
+    """Commit of the source this package runs from; None without its repository, or git.
+
+    It is marked as dirty if Python files differ from it; results and pages may.
+    """
+    folder = Path(__file__).parent.parent
+    if not (folder / ".git").exists() or shutil.which("git") is None:
+        return None
+
+    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True)
+
+    commit = git("describe", "--always").stdout.strip()
+    if not commit:
+        return None
+    return commit + "-dirty" * (git("diff", "--quiet", "HEAD", "--", "*.py").returncode != 0)
