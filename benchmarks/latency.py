@@ -40,8 +40,8 @@ from latency_training import training_cases
 from markdown_table import write_report
 from rich.progress import Progress
 
+from safe_diffusion_agent.episodes import Task
 from safe_diffusion_agent.storage import provenance
-from safe_diffusion_agent.task import Task
 
 RESULTS = Path(__file__).parent.parent / "results" / "latency"
 BATCHES = (1, 16, 256)

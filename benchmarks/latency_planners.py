@@ -12,7 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from safe_diffusion_agent import TrebiAgent
-from safe_diffusion_agent.task import Task
+from safe_diffusion_agent.episodes import Task
 from safe_diffusion_agent.trebi.networks import TrebiNetworks
 from safe_diffusion_agent.trebi.presets import preset_config
 from safe_diffusion_agent.trebi.trajectories import Normalizer

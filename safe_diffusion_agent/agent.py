@@ -19,8 +19,8 @@ import numpy.typing as npt
 import torch
 
 from safe_diffusion_agent.compute import resolve_device
+from safe_diffusion_agent.episodes import Task
 from safe_diffusion_agent.storage import FILE_NAME, agent_file, load_checkpoint, save_checkpoint
-from safe_diffusion_agent.task import Task
 
 FEW_STATES = 8  # up to so many are acted on with `one_thread`, where networks are small
 

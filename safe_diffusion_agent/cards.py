@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from minari.storage.datasets_root_dir import get_dataset_path
 
-from safe_diffusion_agent.data import CostFunction, Episodes, load_episodes
+from safe_diffusion_agent.data import load_episodes
+from safe_diffusion_agent.episodes import CostFunction, Episodes
 from safe_diffusion_agent.evaluation import RATIOS
 from safe_diffusion_agent.figures import draw_dataset
 from safe_diffusion_agent.statistics import wilson_interval

@@ -6,9 +6,6 @@ that; everywhere else in this package it is at index t.
 """
 
 import difflib
-import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
@@ -16,84 +13,8 @@ import minari
 import numpy as np
 import numpy.typing as npt
 
+from safe_diffusion_agent.episodes import CostFunction, Episodes, discounted_sums
 from safe_diffusion_agent.errors import DatasetError
-
-FloatArray = npt.NDArray[np.float32]
-CostFunction = Callable[..., Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Episodes:
-    """Whole episodes, one after another in flat arrays. N steps and E episodes in all.
-
-    Attributes:
-        observations: `(N + E, O)` float32; an episode of T steps has T + 1 rows.
-        actions: `(N, A)` float32, in environment units.
-        rewards: `(N,)` float64.
-        costs: `(N,)` float64; `costs[t]` is the cost of `actions[t]`.
-        lengths: `(E,)` int64, steps per episode.
-        terminated: `(E,)` bool, whether the episode ended by itself and not by its time limit.
-        action_low: `(A,)` float32, bounds of the action space.
-        action_high: `(A,)` float32.
-        dataset_id: Minari id.
-        env_id: Gymnasium id, or None if the dataset has no environment.
-        max_episode_steps: Time limit of an episode, or None.
-        cost_discount: gamma_c.
-        max_budget: Largest budget of the evaluation protocol, in cost units: the one stored with
-            the dataset, else the mean of `discounted_costs` (Lin et al. 2023, App. D).
-        metadata: Everything else that is stored with the dataset.
-    """
-
-    observations: FloatArray
-    actions: FloatArray
-    rewards: npt.NDArray[np.float64]
-    costs: npt.NDArray[np.float64]
-    lengths: npt.NDArray[np.int64]
-    terminated: npt.NDArray[np.bool_]
-    action_low: FloatArray
-    action_high: FloatArray
-    dataset_id: str
-    env_id: str | None
-    max_episode_steps: int | None
-    cost_discount: float
-    max_budget: float
-    metadata: dict[str, Any]
-
-    @property
-    def episode_returns(self) -> npt.NDArray[np.float64]:
-        """Undiscounted return of each episode, `(E,)`."""
-        return np.add.reduceat(self.rewards, self._first_steps)
-
-    @property
-    def episode_costs(self) -> npt.NDArray[np.float64]:
-        """Undiscounted cost of each episode, `(E,)`."""
-        return np.add.reduceat(self.costs, self._first_steps)
-
-    @property
-    def discounted_costs(self) -> npt.NDArray[np.float64]:
-        """Cost of each episode, discounted by the task's gamma_c, `(E,)`."""
-        return discounted_sums(self.costs, self.lengths, self.cost_discount)
-
-    @property
-    def fingerprint(self) -> str:
-        """Digest of the transitions, 16 hexadecimal digits."""
-        digest = hashlib.sha256()
-        for array in (self.observations, self.actions, self.rewards, self.costs, self.lengths):
-            digest.update(np.ascontiguousarray(array).tobytes())
-        return digest.hexdigest()[:16]
-
-    @property
-    def _first_steps(self) -> npt.NDArray[np.int64]:
-        return np.concatenate([[0], np.cumsum(self.lengths)[:-1]])
-
-
-def discounted_sums(
-    values: npt.NDArray[np.float64], lengths: npt.NDArray[np.int64], discount: float
-) -> npt.NDArray[np.float64]:
-    """Sum over each episode of `values` `(N,)`, discounted from its first step, `(E,)`."""
-    first_steps = np.cumsum(lengths) - lengths
-    position = np.arange(len(values)) - np.repeat(first_steps, lengths)
-    return np.add.reduceat(values * discount**position, first_steps)
 
 
 def load_episodes(

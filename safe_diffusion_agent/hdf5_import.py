@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from safe_diffusion_agent.data import CostFunction
+from safe_diffusion_agent.episodes import CostFunction
 from safe_diffusion_agent.errors import DatasetError
 from safe_diffusion_agent.minari_writer import write_dataset
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from safe_diffusion_agent.data import Episodes, load_episodes
+from safe_diffusion_agent.data import load_episodes
+from safe_diffusion_agent.episodes import Episodes
 from safe_diffusion_agent.minari_writer import write_dataset
 from safe_diffusion_agent.recorder import EpisodeRecorder
 from safe_diffusion_agent.trebi.fit import fit

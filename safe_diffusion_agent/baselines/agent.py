@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from safe_diffusion_agent.agent import FEW_STATES, Agent, FloatArray, one_thread
 from safe_diffusion_agent.baselines.transitions import Scaling
+from safe_diffusion_agent.episodes import Task
 from safe_diffusion_agent.errors import CheckpointError, UnknownNameError
 from safe_diffusion_agent.settings import from_json, override
-from safe_diffusion_agent.task import Task
 
 MAX_STATES = 1024  # acted on at once; bounds the memory of acting on many states
 

@@ -32,9 +32,8 @@ from safe_diffusion_agent.baselines.per_budget import (
     fit_per_budget,
 )
 from safe_diffusion_agent.baselines.transitions import Batch
-from safe_diffusion_agent.data import Episodes
+from safe_diffusion_agent.episodes import Episodes, Task
 from safe_diffusion_agent.settings import check_positive
-from safe_diffusion_agent.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)

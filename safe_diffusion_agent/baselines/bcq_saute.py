@@ -26,9 +26,8 @@ from safe_diffusion_agent.baselines.config import (
 )
 from safe_diffusion_agent.baselines.fitting import FitOptions, History, fit_networks
 from safe_diffusion_agent.baselines.transitions import Batch
-from safe_diffusion_agent.data import Episodes
+from safe_diffusion_agent.episodes import Episodes, Task
 from safe_diffusion_agent.settings import check
-from safe_diffusion_agent.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,7 @@ from safe_diffusion_agent.baselines.config import TrainingConfig
 from safe_diffusion_agent.baselines.fitting import FitOptions, History, Training, fit_networks
 from safe_diffusion_agent.baselines.networks import GaussianPolicy
 from safe_diffusion_agent.baselines.transitions import Batch
-from safe_diffusion_agent.data import Episodes
-from safe_diffusion_agent.task import Task
+from safe_diffusion_agent.episodes import Episodes, Task
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from safe_diffusion_agent.baselines.config import TrainingConfig
-from safe_diffusion_agent.task import Task
+from safe_diffusion_agent.episodes import Task
 
 
 def critic_cost_discount(task: Task, training: TrainingConfig) -> float:

@@ -24,9 +24,8 @@ from safe_diffusion_agent.baselines.config import TrainingConfig
 from safe_diffusion_agent.baselines.fitting import FitOptions, History, Training, fit_networks
 from safe_diffusion_agent.baselines.networks import GaussianPolicy, TwinCritic, mlp, move_towards
 from safe_diffusion_agent.baselines.transitions import Batch
-from safe_diffusion_agent.data import Episodes
+from safe_diffusion_agent.episodes import Episodes, Task
 from safe_diffusion_agent.settings import check, check_positive, check_shares
-from safe_diffusion_agent.task import Task
 
 MAX_WEIGHT = 100.0  # of a transition in the policies' losses, as in IQL
 

@@ -13,10 +13,9 @@ from safe_diffusion_agent.baselines.agent import BaselineAgent
 from safe_diffusion_agent.baselines.config import TrainingConfig
 from safe_diffusion_agent.baselines.transitions import Batch, Scaling, Transitions
 from safe_diffusion_agent.compute import resolve_device
-from safe_diffusion_agent.data import Episodes
+from safe_diffusion_agent.episodes import Episodes, Task
 from safe_diffusion_agent.optimization import Loss, OptimizationConfig, Progress, optimize
 from safe_diffusion_agent.storage import provenance
-from safe_diffusion_agent.task import Task
 
 AgentType = TypeVar("AgentType", bound=BaselineAgent)
 History = list[dict[str, float]]

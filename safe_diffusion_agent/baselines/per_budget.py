@@ -25,10 +25,9 @@ from safe_diffusion_agent.baselines.fitting import (
     train_networks,
 )
 from safe_diffusion_agent.compute import resolve_device
-from safe_diffusion_agent.data import Episodes
+from safe_diffusion_agent.episodes import Episodes, Task
 from safe_diffusion_agent.optimization import Progress
 from safe_diffusion_agent.settings import check
-from safe_diffusion_agent.task import Task
 
 RATIOS = (0.2, 0.4, 0.6, 0.8, 1.0)  # of the paper's evaluation
 LARGEST = 1e30  # stands for an infinite budget where distances between budgets are taken

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from safe_diffusion_agent.data import Episodes
+from safe_diffusion_agent.episodes import Episodes, spent_before
 
 # A dimension that varies by less than this, relative to its mean, is treated as constant.
 RELATIVE_STD_FLOOR = 1e-6
@@ -118,7 +118,7 @@ class Transitions:
             costs=tensor(episodes.costs),
             next_obs=observations[rows + 1],
             continues=tensor(continues),
-            spent=tensor(_spent_before(episodes, first_steps)),
+            spent=tensor(spent_before(episodes, first_steps)),
             positions=tensor(positions),
         )
 
@@ -131,15 +131,3 @@ class Transitions:
         return self.get(
             torch.randint(self.num, (num,), generator=generator, device=generator.device)
         )
-
-
-def _spent_before(
-    episodes: Episodes, first_steps: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float64]:
-    """Discounted cost of each episode before each of its steps, in one flat array."""
-    parts = []
-    for first, length in zip(first_steps, episodes.lengths, strict=True):
-        costs = episodes.costs[first : first + length]
-        sums = np.cumsum(costs * episodes.cost_discount ** np.arange(length))
-        parts.append(np.concatenate([[0.0], sums[:-1]]))
-    return np.concatenate(parts)

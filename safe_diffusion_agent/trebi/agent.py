@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from safe_diffusion_agent.agent import FEW_STATES, Agent, FloatArray, one_thread
+from safe_diffusion_agent.episodes import Task
 from safe_diffusion_agent.errors import CheckpointError
-from safe_diffusion_agent.task import Task
 from safe_diffusion_agent.trebi.calibration import Calibration
 from safe_diffusion_agent.trebi.config import TrebiConfig, config_from_json
 from safe_diffusion_agent.trebi.diffusion import Schedule

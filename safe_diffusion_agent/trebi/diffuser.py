@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy.typing as npt
 
 from safe_diffusion_agent.agent import FloatArray
-from safe_diffusion_agent.data import Episodes
+from safe_diffusion_agent.episodes import Episodes
 from safe_diffusion_agent.trebi.agent import TrebiAgent
 from safe_diffusion_agent.trebi.config import TrebiConfig
 from safe_diffusion_agent.trebi.fit import fit as fit_trebi

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from safe_diffusion_agent.compute import record_cuda_graph, resolve_device
-from safe_diffusion_agent.data import Episodes
+from safe_diffusion_agent.episodes import Episodes, Task, is_held_out, select_episodes
 from safe_diffusion_agent.optimization import OptimizationConfig, Progress, optimize
 from safe_diffusion_agent.storage import provenance
-from safe_diffusion_agent.task import Task
 from safe_diffusion_agent.trebi.agent import TrebiAgent
 from safe_diffusion_agent.trebi.calibration import Calibration
 from safe_diffusion_agent.trebi.config import TrainingConfig, TrebiConfig
@@ -22,12 +21,7 @@ from safe_diffusion_agent.trebi.frontier_fit import (
     fit_frontier,
     num_stage_steps,
 )
-from safe_diffusion_agent.trebi.held_out import (
-    check_risk,
-    is_held_out,
-    select_episodes,
-    underestimated_values,
-)
+from safe_diffusion_agent.trebi.held_out import check_risk, underestimated_values
 from safe_diffusion_agent.trebi.networks import TrebiNetworks, rescale_output
 from safe_diffusion_agent.trebi.planners import GuidedPlanner
 from safe_diffusion_agent.trebi.trajectories import Normalizer

@@ -7,15 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from safe_diffusion_agent.data import Episodes
-from safe_diffusion_agent.task import Task
+from safe_diffusion_agent.episodes import Episodes, Task, is_held_out
 from safe_diffusion_agent.trebi.calibration import (
     Calibration,
     imagined_overspend,
     spread_budgets,
 )
 from safe_diffusion_agent.trebi.frontier import FrontierPlanner, Judge
-from safe_diffusion_agent.trebi.held_out import is_held_out
 from safe_diffusion_agent.trebi.model_fit import underestimated_costs
 from safe_diffusion_agent.trebi.pieces import Pieces
 

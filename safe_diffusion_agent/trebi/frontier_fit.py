@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from safe_diffusion_agent.data import Episodes
+from safe_diffusion_agent.episodes import Episodes, Task, values_to_go
 from safe_diffusion_agent.optimization import OptimizationConfig, Progress, optimize
-from safe_diffusion_agent.task import Task
 from safe_diffusion_agent.trebi.calibration import Calibration
 from safe_diffusion_agent.trebi.config import TrebiConfig
 from safe_diffusion_agent.trebi.critic_fit import CriticLoss, CriticTraining, Imagination
@@ -31,7 +30,6 @@ from safe_diffusion_agent.trebi.model_fit import (
     unexplained_shares,
 )
 from safe_diffusion_agent.trebi.pieces import Pieces
-from safe_diffusion_agent.trebi.windows import values_to_go
 
 
 @dataclass(frozen=True)

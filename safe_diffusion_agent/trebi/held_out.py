@@ -1,42 +1,16 @@
 """Episodes that are not trained on, and what the cost value gets wrong about them."""
 
 import math
-from dataclasses import replace
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from safe_diffusion_agent.data import Episodes
+from safe_diffusion_agent.episodes import Episodes, is_held_out
 from safe_diffusion_agent.trebi.config import TrebiConfig
 from safe_diffusion_agent.trebi.planners import GuidedPlanner
 from safe_diffusion_agent.trebi.windows import Windows
 
 MAX_SCORES = 10_000  # windows that the cost value is asked about
-
-
-def is_held_out(num_episodes: int, share: float) -> npt.NDArray[np.bool_]:
-    """Which episodes are held out, `(E,)`: every few, so that all phases of the data are met."""
-    if share == 0.0:
-        return np.zeros(num_episodes, np.bool_)
-    every = max(2, round(1.0 / share))
-    chosen: npt.NDArray[np.bool_] = np.arange(num_episodes) % every == every - 1
-    return chosen
-
-
-def select_episodes(episodes: Episodes, chosen: npt.NDArray[np.bool_]) -> Episodes:
-    """The chosen ones, `(E,)` booleans."""
-    steps = np.repeat(chosen, episodes.lengths)
-    return replace(
-        episodes,
-        observations=episodes.observations[np.repeat(chosen, episodes.lengths + 1)],
-        actions=episodes.actions[steps],
-        rewards=episodes.rewards[steps],
-        costs=episodes.costs[steps],
-        lengths=episodes.lengths[chosen],
-        terminated=episodes.terminated[chosen],
-    )
 
 
 @torch.no_grad()

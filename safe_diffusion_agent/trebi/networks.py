@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from safe_diffusion_agent.task import Task
+from safe_diffusion_agent.episodes import Task
 from safe_diffusion_agent.trebi.config import ModelConfig
 from safe_diffusion_agent.trebi.dynamics import DynamicsEnsemble
 from safe_diffusion_agent.trebi.frontier_networks import FrontierCritic

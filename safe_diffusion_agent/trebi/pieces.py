@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from safe_diffusion_agent.data import Episodes
+from safe_diffusion_agent.episodes import Episodes
 from safe_diffusion_agent.trebi.trajectories import Normalizer
 
 

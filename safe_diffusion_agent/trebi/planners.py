@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from safe_diffusion_agent.compute import executable
-from safe_diffusion_agent.task import Task
+from safe_diffusion_agent.episodes import Task
 from safe_diffusion_agent.trebi.config import TrebiConfig
 from safe_diffusion_agent.trebi.diffusion import Guide, Schedule, sample
 from safe_diffusion_agent.trebi.networks import TrebiNetworks, in_precision

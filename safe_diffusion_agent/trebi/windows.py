@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from safe_diffusion_agent.data import Episodes
+from safe_diffusion_agent.episodes import Episodes, values_to_go
 from safe_diffusion_agent.trebi.trajectories import Normalizer, time_limit_mask
 
 
@@ -160,18 +160,3 @@ def _starts(
             "steps). Use a smaller horizon, or windows='all'."
         )
     return starts
-
-
-def values_to_go(
-    values: npt.NDArray[np.float64], lengths: npt.NDArray[np.int64], discount: float
-) -> npt.NDArray[np.float64]:
-    """Discounted sum of `values` `(N,)` from each step to the end of its episode, `(N,)`."""
-    result = np.empty_like(values)
-    end = len(values)
-    for length in lengths[::-1]:
-        running = 0.0
-        for step in range(end - 1, end - 1 - int(length), -1):
-            running = values[step] + discount * running
-            result[step] = running
-        end -= int(length)
-    return result

@@ -9,7 +9,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from safe_diffusion_agent import TrebiAgent
 from safe_diffusion_agent.compute import MAX_RECORDS, Recorded, executable
-from safe_diffusion_agent.task import Task
+from safe_diffusion_agent.episodes import Task
 from safe_diffusion_agent.trebi.diffusion import Schedule
 from safe_diffusion_agent.trebi.frontier import FrontierPlanner
 from safe_diffusion_agent.trebi.networks import TrebiNetworks

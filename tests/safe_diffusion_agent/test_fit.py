@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from safe_diffusion_agent.task import Task
+from safe_diffusion_agent.episodes import Task
 from safe_diffusion_agent.trebi.diffusion import Schedule
 from safe_diffusion_agent.trebi.fit import TrebiLoss, fit, pinball
 from safe_diffusion_agent.trebi.networks import TrebiNetworks

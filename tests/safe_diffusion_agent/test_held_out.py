@@ -5,12 +5,9 @@ import pytest
 import torch
 
 from safe_diffusion_agent import TrebiAgent
+from safe_diffusion_agent.episodes import is_held_out, select_episodes
 from safe_diffusion_agent.trebi.fit import fit
-from safe_diffusion_agent.trebi.held_out import (
-    is_held_out,
-    select_episodes,
-    underestimated_values,
-)
+from safe_diffusion_agent.trebi.held_out import underestimated_values
 from safe_diffusion_agent.trebi.presets import preset_config
 from safe_diffusion_agent.trebi.windows import Windows
 

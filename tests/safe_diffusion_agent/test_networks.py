@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from safe_diffusion_agent.task import Task
+from safe_diffusion_agent.episodes import Task
 from safe_diffusion_agent.trebi import blocked
 from safe_diffusion_agent.trebi.config import ModelConfig
 from safe_diffusion_agent.trebi.dynamics import MemberLinear

@@ -4,9 +4,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safe_diffusion_agent.data import Episodes
+from safe_diffusion_agent.episodes import Episodes, values_to_go
 from safe_diffusion_agent.trebi.trajectories import Normalizer, time_limit_mask
-from safe_diffusion_agent.trebi.windows import Windows, values_to_go
+from safe_diffusion_agent.trebi.windows import Windows
 
 
 def make_episodes(lengths, limit, terminated=None, seed=0):

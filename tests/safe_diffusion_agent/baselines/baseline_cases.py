@@ -3,7 +3,7 @@
 import torch
 
 from safe_diffusion_agent.baselines.transitions import Batch
-from safe_diffusion_agent.task import Task
+from safe_diffusion_agent.episodes import Task
 
 
 def task(obs_dim=1) -> Task:

@@ -3,7 +3,7 @@ import torch
 
 from safe_diffusion_agent.baselines.budgets import critic_budget
 from safe_diffusion_agent.baselines.transitions import Scaling, Transitions
-from safe_diffusion_agent.data import Episodes
+from safe_diffusion_agent.episodes import Episodes
 
 
 def two_episodes(cost_discount=0.5) -> Episodes:
