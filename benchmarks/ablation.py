@@ -20,7 +20,7 @@ import torch
 from rich.progress import track
 
 from safe_diffusion_agent import TrebiAgent, pipeline
-from safe_diffusion_agent.collection import CollectConfig, collect
+from safe_diffusion_agent.data.collection import CollectConfig, collect
 from safe_diffusion_agent.evaluation import EvaluationConfig
 from safe_diffusion_agent.statistics import wilson_interval
 from safe_diffusion_agent.storage import provenance

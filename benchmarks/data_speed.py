@@ -28,9 +28,9 @@ import numpy as np
 import torch
 
 import safe_envs  # noqa: F401
-from safe_diffusion_agent.data import load_episodes
-from safe_diffusion_agent.minari_writer import write_dataset
-from safe_diffusion_agent.rollouts import NUM_ENVS, roll_out
+from safe_diffusion_agent.data.reading import load_episodes
+from safe_diffusion_agent.data.recording import NUM_ENVS, roll_out
+from safe_diffusion_agent.data.writing import write_dataset
 from safe_diffusion_agent.storage import provenance, write_text
 from safe_diffusion_agent.trebi.trajectories import Normalizer
 from safe_diffusion_agent.trebi.windows import Windows

@@ -22,8 +22,8 @@ from frontier import START_SEED, timed_train
 from rich.progress import track
 
 from safe_diffusion_agent import pipeline
-from safe_diffusion_agent.collection import default_dataset_id
-from safe_diffusion_agent.data import load_episodes
+from safe_diffusion_agent.data.collection import default_dataset_id
+from safe_diffusion_agent.data.reading import load_episodes
 from safe_diffusion_agent.evaluation import EvaluationConfig
 from safe_diffusion_agent.methods import load_agent
 from safe_diffusion_agent.storage import provenance

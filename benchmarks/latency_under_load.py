@@ -30,7 +30,7 @@ from markdown_table import rounded, table, write_report
 from rich.progress import Progress
 
 from safe_diffusion_agent import TrebiAgent
-from safe_diffusion_agent.agent import one_thread
+from safe_diffusion_agent.compute import one_thread
 from safe_diffusion_agent.storage import provenance
 from safe_diffusion_agent.trebi.presets import preset_config
 

@@ -9,7 +9,7 @@ from trust_measures import RISK, margin_of
 from trust_settings import START_SEED, play
 
 from safe_diffusion_agent import TrebiAgent
-from safe_diffusion_agent.data import load_episodes
+from safe_diffusion_agent.data.reading import load_episodes
 from safe_diffusion_agent.episodes import discounted_sums, is_held_out
 from safe_diffusion_agent.forecasts import auroc, brier_score, calibration_curve
 

@@ -8,8 +8,7 @@ import math
 import os
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -257,25 +256,6 @@ class Agent(ABC):
     def new_generator(self) -> torch.Generator:
         """A generator on the agent's device, seeded by the agent's seed."""
         return torch.Generator(self.device).manual_seed(self.seed)
-
-
-@contextmanager
-def one_thread(when: bool = True) -> Iterator[None]:
-    """What is in it computes on one CPU thread, if `when`; afterwards on as many as before.
-
-    Networks this small leave a second thread little to do, but each of their hundreds of operations
-    waits for it. Where another process wants the core, that wait is a turn of the scheduler, and a
-    plan of 10 ms takes 100 ms or a second (`benchmarks/latency_under_load.py`).
-    """
-    if not when:
-        yield
-        return
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _one_per_state(name: str, values: npt.ArrayLike, num: int) -> npt.NDArray[np.float64]:

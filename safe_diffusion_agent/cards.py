@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from minari.storage.datasets_root_dir import get_dataset_path
 
-from safe_diffusion_agent.data import load_episodes
+from safe_diffusion_agent.data.reading import load_episodes
 from safe_diffusion_agent.episodes import CostFunction, Episodes
 from safe_diffusion_agent.evaluation import RATIOS
 from safe_diffusion_agent.figures import draw_dataset

@@ -8,7 +8,7 @@ rounding.
 """
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -43,6 +43,25 @@ def resolve_device(device: str | torch.device) -> torch.device:
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise ValueError("PyTorch finds no CUDA device. Use device='cpu' or 'auto'.")
     return resolved
+
+
+@contextlib.contextmanager
+def one_thread(when: bool = True) -> Iterator[None]:
+    """What is in it computes on one CPU thread, if `when`; afterwards on as many as before.
+
+    Networks this small leave a second thread little to do, but each of their hundreds of operations
+    waits for it. Where another process wants the core, that wait is a turn of the scheduler, and a
+    plan of 10 ms takes 100 ms or a second (`benchmarks/latency_under_load.py`).
+    """
+    if not when:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def executable(

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from safe_diffusion_agent import comparison
-from safe_diffusion_agent.collection import collect, default_dataset_id
 from safe_diffusion_agent.comparison import Evaluated
-from safe_diffusion_agent.data import load_episodes
+from safe_diffusion_agent.data.collection import collect, default_dataset_id
+from safe_diffusion_agent.data.reading import load_episodes
 from safe_diffusion_agent.evaluation import RATIOS, EpisodeResult
 from safe_diffusion_agent.figures import ComparisonPanel, draw_comparison
 from safe_diffusion_agent.job_runners import run_all

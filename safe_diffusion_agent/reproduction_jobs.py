@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from safe_diffusion_agent.agent import Agent
-from safe_diffusion_agent.collection import CollectConfig, default_dataset_id
+from safe_diffusion_agent.data.collection import CollectConfig, default_dataset_id
+from safe_diffusion_agent.data.manifest import MANIFEST, capped
 from safe_diffusion_agent.evaluation import EvaluationConfig
-from safe_diffusion_agent.manifest import MANIFEST, capped
 from safe_diffusion_agent.methods import METHODS, load_agent, method_of
 from safe_diffusion_agent.paper_figures import PaperFigure, Scale
 from safe_diffusion_agent.pipeline import evaluate, train

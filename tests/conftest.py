@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from safe_diffusion_agent.data import load_episodes
+from safe_diffusion_agent.data.reading import load_episodes
+from safe_diffusion_agent.data.recording import EpisodeRecorder
+from safe_diffusion_agent.data.writing import write_dataset
 from safe_diffusion_agent.episodes import Episodes
-from safe_diffusion_agent.minari_writer import write_dataset
-from safe_diffusion_agent.recorder import EpisodeRecorder
 from safe_diffusion_agent.trebi.fit import fit
 from safe_diffusion_agent.trebi.presets import preset_config
 from safe_envs import TASKS

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from safe_diffusion_agent.collection import default_dataset_id
-from safe_diffusion_agent.manifest import MANIFEST
+from safe_diffusion_agent.data.collection import default_dataset_id
+from safe_diffusion_agent.data.manifest import MANIFEST
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "results" / "datasets"

@@ -9,8 +9,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from safe_diffusion_agent.agent import FEW_STATES, Agent, FloatArray, one_thread
+from safe_diffusion_agent.agent import FEW_STATES, Agent, FloatArray
 from safe_diffusion_agent.baselines.transitions import Scaling
+from safe_diffusion_agent.compute import one_thread
 from safe_diffusion_agent.episodes import Task
 from safe_diffusion_agent.errors import CheckpointError, UnknownNameError
 from safe_diffusion_agent.settings import from_json, override

@@ -35,9 +35,9 @@ def collect(
     jobs: Annotated[int, typer.Option(help="With --all: processes side by side.")] = 1,
 ) -> None:
     """Train an unconstrained SAC and store what it saw, or its policy's episodes, as a dataset."""
-    from safe_diffusion_agent.collection import CollectConfig
-    from safe_diffusion_agent.collection import collect as collect_dataset
-    from safe_diffusion_agent.manifest import MANIFEST, capped, collect_all
+    from safe_diffusion_agent.data.collection import CollectConfig
+    from safe_diffusion_agent.data.collection import collect as collect_dataset
+    from safe_diffusion_agent.data.manifest import MANIFEST, capped, collect_all
 
     if all_datasets == (env_id is not None):
         raise ValueError("Name one task, or give --all.")
@@ -95,7 +95,7 @@ def import_file(
     ] = None,
 ) -> None:
     """Import a DSRL or D4RL file from disk as a Minari dataset with costs."""
-    from safe_diffusion_agent.hdf5_import import import_hdf5
+    from safe_diffusion_agent.data.hdf5 import import_hdf5
 
     made = import_hdf5(
         path,

@@ -16,7 +16,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from safe_diffusion_agent.agent import FEW_STATES, Agent, FloatArray, one_thread
+from safe_diffusion_agent.agent import FEW_STATES, Agent, FloatArray
+from safe_diffusion_agent.compute import one_thread
 from safe_diffusion_agent.episodes import Task
 from safe_diffusion_agent.errors import CheckpointError
 from safe_diffusion_agent.trebi.calibration import Calibration

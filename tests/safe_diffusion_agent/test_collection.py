@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from safe_diffusion_agent.collection import CollectConfig, collect, default_dataset_id
-from safe_diffusion_agent.data import load_episodes
-from safe_diffusion_agent.errors import CheckpointError, DatasetError
-from safe_diffusion_agent.recorder import EpisodeRecorder, episode_seed
-from safe_diffusion_agent.sac import (
+from safe_diffusion_agent.data.collection import CollectConfig, collect, default_dataset_id
+from safe_diffusion_agent.data.reading import load_episodes
+from safe_diffusion_agent.data.recording import EpisodeRecorder, episode_seed
+from safe_diffusion_agent.data.sac import (
     EVALUATION_SEED_OFFSET,
     SAC_SETTINGS,
     SacTraining,
     sac_settings,
 )
+from safe_diffusion_agent.errors import CheckpointError, DatasetError
 from safe_envs import TASKS
 
 CONFIG = CollectConfig(env_id="safe/Pendulum-v0", num_steps=600, seed=3)
@@ -74,7 +74,7 @@ def test_metadata_says_what_made_it(collected):
 def test_killed_and_continued_collection_is_the_uninterrupted_one(
     collected, tmp_path, step, monkeypatch
 ):
-    monkeypatch.setattr("safe_diffusion_agent.sac.CHECKPOINT_INTERVAL", 200)
+    monkeypatch.setattr("safe_diffusion_agent.data.sac.CHECKPOINT_INTERVAL", 200)
     arguments = {"state_dir": tmp_path, "dataset_id": f"tests/collected/killed-{step}-v0"}
     with pytest.raises(Killed):
         collect(CONFIG, **arguments, progress=kill_at(step))
@@ -89,7 +89,7 @@ def test_killed_and_continued_collection_is_the_uninterrupted_one(
 )
 def test_training_resumes_with_every_simulator(env_id, num_steps, step, tmp_path, monkeypatch):
     """Episodes that terminate (MuJoCo), and a physics server that a process keeps (Bullet)."""
-    monkeypatch.setattr("safe_diffusion_agent.sac.CHECKPOINT_INTERVAL", 50)
+    monkeypatch.setattr("safe_diffusion_agent.data.sac.CHECKPOINT_INTERVAL", 50)
     monkeypatch.setattr(SacTraining, "take_snapshot", lambda *_, **__: None)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     SacTraining(env_id, num_steps, 0, whole).run()

@@ -6,9 +6,9 @@ import pytest
 from minari.data_collector import EpisodeBuffer
 from minari.storage.datasets_root_dir import get_dataset_path
 
-from safe_diffusion_agent.data import load_episodes
+from safe_diffusion_agent.data.reading import load_episodes
+from safe_diffusion_agent.data.writing import write_dataset
 from safe_diffusion_agent.errors import DatasetError
-from safe_diffusion_agent.minari_writer import write_dataset
 
 METADATA = {"cost_discount": 0.9, "max_episode_steps": 200, "algorithm": "by hand"}
 

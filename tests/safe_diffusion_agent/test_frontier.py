@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 
 from safe_diffusion_agent import TrebiAgent
-from safe_diffusion_agent.data import load_episodes
+from safe_diffusion_agent.data.reading import load_episodes
+from safe_diffusion_agent.data.recording import EpisodeRecorder
+from safe_diffusion_agent.data.writing import write_dataset
 from safe_diffusion_agent.inspection import facts
-from safe_diffusion_agent.minari_writer import write_dataset
-from safe_diffusion_agent.recorder import EpisodeRecorder
 from safe_diffusion_agent.trebi import frontier_fit
 from safe_diffusion_agent.trebi.branches import Brancher
 from safe_diffusion_agent.trebi.calibration import (

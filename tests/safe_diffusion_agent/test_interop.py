@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from safe_diffusion_agent.cards import describe
-from safe_diffusion_agent.data import load_episodes
+from safe_diffusion_agent.data.hdf5 import import_hdf5
+from safe_diffusion_agent.data.reading import load_episodes
 from safe_diffusion_agent.errors import DatasetError, UnknownNameError
-from safe_diffusion_agent.hdf5_import import import_hdf5
 
 
 def run(code, *arguments):
@@ -22,7 +22,7 @@ def run(code, *arguments):
 D3RLPY = """
 import sys, numpy as np, safe_envs
 from d3rlpy.datasets import get_minari
-from safe_diffusion_agent.data import load_episodes
+from safe_diffusion_agent.data.reading import load_episodes
 theirs, env = get_minari(sys.argv[1])
 ours = load_episodes(sys.argv[1])
 assert env.spec.id == ours.env_id
@@ -48,7 +48,7 @@ TORCHRL = """
 import sys, numpy as np, safe_envs
 from tensordict import TensorDict
 from torchrl.data.datasets.minari_data import MinariExperienceReplay
-from safe_diffusion_agent.data import load_episodes
+from safe_diffusion_agent.data.reading import load_episodes
 TensorDict.memmap_like = TensorDict.memmap
 buffer = MinariExperienceReplay(
     sys.argv[1], batch_size=4, load_from_local_minari=True, root=sys.argv[2]

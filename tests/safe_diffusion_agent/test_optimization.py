@@ -181,7 +181,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 import torch
-from safe_diffusion_agent.data import load_episodes
+from safe_diffusion_agent.data.reading import load_episodes
 from safe_diffusion_agent.trebi.presets import preset_config
 from safe_diffusion_agent.trebi.fit import fit
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from minari.storage.datasets_root_dir import get_dataset_path
 
-from safe_diffusion_agent import collection, pipeline
+from safe_diffusion_agent import pipeline
 from safe_diffusion_agent.cards import budget_shares, describe
-from safe_diffusion_agent.collection import (
+from safe_diffusion_agent.data.collection import (
     QUALITIES,
     CollectConfig,
     collect,
@@ -18,12 +18,11 @@ from safe_diffusion_agent.collection import (
     medium_snapshot,
     paper_max_budget,
 )
-from safe_diffusion_agent.data import load_episodes
+from safe_diffusion_agent.data.manifest import MANIFEST, capped, collect_all
+from safe_diffusion_agent.data.reading import collection, load_episodes
+from safe_diffusion_agent.data.recording import NUM_ENVS, episode_seed, roll_out
+from safe_diffusion_agent.data.sac import SacTraining, Snapshot
 from safe_diffusion_agent.errors import DatasetError, UnknownNameError
-from safe_diffusion_agent.manifest import MANIFEST, capped, collect_all
-from safe_diffusion_agent.recorder import episode_seed
-from safe_diffusion_agent.rollouts import NUM_ENVS, roll_out
-from safe_diffusion_agent.sac import SacTraining, Snapshot
 from safe_envs import TASKS
 
 ENV_ID = "safe/Pendulum-v0"

@@ -10,7 +10,6 @@ import pytest
 
 from safe_diffusion_agent import job_runners, paper_figures, reproduce, reproduction_jobs
 from safe_diffusion_agent.cli.display import show_comparison
-from safe_diffusion_agent.collection import CollectConfig
 from safe_diffusion_agent.comparison import (
     Evaluated,
     overall,
@@ -19,6 +18,7 @@ from safe_diffusion_agent.comparison import (
     summary,
     tidy,
 )
+from safe_diffusion_agent.data.collection import CollectConfig
 from safe_diffusion_agent.errors import DatasetError, UnknownNameError
 from safe_diffusion_agent.evaluation import EpisodeResult, EvaluationConfig, to_csv
 from safe_diffusion_agent.methods import METHODS

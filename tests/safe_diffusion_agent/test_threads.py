@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from safe_diffusion_agent import TrebiAgent
-from safe_diffusion_agent.agent import FEW_STATES, one_thread
+from safe_diffusion_agent.agent import FEW_STATES
+from safe_diffusion_agent.compute import one_thread
 
 
 @pytest.fixture

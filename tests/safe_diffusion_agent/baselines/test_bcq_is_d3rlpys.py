@@ -15,7 +15,7 @@ NUM_STEPS, BATCH_SIZE, NUM_EPISODES = 3_000, 100, 10
 
 D3RLPY = """
 import sys, d3rlpy, numpy as np
-from safe_diffusion_agent.data import load_episodes
+from safe_diffusion_agent.data.reading import load_episodes
 from safe_diffusion_agent.evaluation import EvaluationConfig, evaluate_policy
 dataset_id, num_steps, batch_size, num_episodes = sys.argv[1], *map(int, sys.argv[2:])
 episodes = load_episodes(dataset_id)

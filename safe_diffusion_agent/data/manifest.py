@@ -8,7 +8,7 @@ from multiprocessing import get_context
 from queue import Empty
 from typing import Any
 
-from safe_diffusion_agent.collection import CollectConfig, collect, default_dataset_id
+from safe_diffusion_agent.data.collection import CollectConfig, collect, default_dataset_id
 
 # The sizes are the paper's; for the MuJoCo tasks they are D4RL's, after a SAC of 1e6 steps.
 MANIFEST: tuple[CollectConfig, ...] = (

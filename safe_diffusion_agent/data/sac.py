@@ -17,8 +17,13 @@ import torch
 from stable_baselines3 import SAC
 from stable_baselines3.common.callbacks import BaseCallback
 
+from safe_diffusion_agent.data.recording import (
+    Episode,
+    EpisodeRecorder,
+    read_episodes,
+    save_episodes,
+)
 from safe_diffusion_agent.errors import CheckpointError
-from safe_diffusion_agent.recorder import Episode, EpisodeRecorder, read_episodes, save_episodes
 from safe_diffusion_agent.storage import load_checkpoint, save_checkpoint, write_atomically
 from safe_envs import task_spec
 

@@ -15,9 +15,9 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from safe_diffusion_agent.data.writing import write_dataset
 from safe_diffusion_agent.episodes import CostFunction
 from safe_diffusion_agent.errors import DatasetError
-from safe_diffusion_agent.minari_writer import write_dataset
 
 REQUIRED = ("observations", "actions", "rewards", "terminals", "timeouts")
 

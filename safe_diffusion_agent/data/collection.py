@@ -26,12 +26,11 @@ import gymnasium as gym
 import numpy as np
 from minari.storage.datasets_root_dir import get_dataset_path
 
-from safe_diffusion_agent.agent import one_thread
+from safe_diffusion_agent.compute import one_thread
+from safe_diffusion_agent.data.recording import Episode, EpisodeRecorder, Progress, roll_out
+from safe_diffusion_agent.data.sac import EVALUATION_SEED_OFFSET, SacTraining, Snapshot
+from safe_diffusion_agent.data.writing import write_dataset
 from safe_diffusion_agent.errors import DatasetError, UnknownNameError
-from safe_diffusion_agent.minari_writer import write_dataset
-from safe_diffusion_agent.recorder import Episode, EpisodeRecorder
-from safe_diffusion_agent.rollouts import Progress, roll_out
-from safe_diffusion_agent.sac import EVALUATION_SEED_OFFSET, SacTraining, Snapshot
 from safe_diffusion_agent.storage import provenance
 from safe_envs import CostSignal, task_spec
 

@@ -1,0 +1,1 @@
+"""Where episodes come from: SAC, recorded policies, Minari datasets and files of others."""
