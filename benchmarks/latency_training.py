@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from safe_diffusion_agent.compute import record_cuda_graph
 from safe_diffusion_agent.episodes import Episodes, Task
-from safe_diffusion_agent.optimization import OptimizationConfig, optimize
+from safe_diffusion_agent.learning.training import OptimizationConfig, optimize
 from safe_diffusion_agent.trebi.config import TrebiConfig
 from safe_diffusion_agent.trebi.diffusion import Schedule
 from safe_diffusion_agent.trebi.fit import TrebiLoss

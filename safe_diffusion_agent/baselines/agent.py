@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from safe_diffusion_agent.agent import FEW_STATES, Agent, FloatArray
-from safe_diffusion_agent.baselines.transitions import Scaling
 from safe_diffusion_agent.compute import one_thread
 from safe_diffusion_agent.episodes import Task
 from safe_diffusion_agent.errors import CheckpointError, UnknownNameError
+from safe_diffusion_agent.learning.transitions import Scaling
 from safe_diffusion_agent.settings import from_json, override
 
 MAX_STATES = 1024  # acted on at once; bounds the memory of acting on many states

@@ -30,8 +30,8 @@ from safe_diffusion_agent.baselines.config import (
     TrainingConfig,
 )
 from safe_diffusion_agent.baselines.fitting import FitOptions, History, fit_networks
-from safe_diffusion_agent.baselines.transitions import Batch
 from safe_diffusion_agent.episodes import Episodes, Task
+from safe_diffusion_agent.learning.transitions import Batch
 from safe_diffusion_agent.settings import check_positive
 
 

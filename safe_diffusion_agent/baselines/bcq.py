@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from safe_diffusion_agent.baselines.config import BcqConfig, TrainingConfig
 from safe_diffusion_agent.baselines.fitting import Training
-from safe_diffusion_agent.baselines.networks import (
+from safe_diffusion_agent.learning.networks import (
     ActionGenerator,
     Perturbation,
     TwinCritic,

@@ -31,8 +31,8 @@ from safe_diffusion_agent.baselines.per_budget import (
     check_ratios,
     fit_per_budget,
 )
-from safe_diffusion_agent.baselines.transitions import Batch
 from safe_diffusion_agent.episodes import Episodes, Task
+from safe_diffusion_agent.learning.transitions import Batch
 from safe_diffusion_agent.settings import check_positive
 
 

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from safe_diffusion_agent.baselines.agent import BaselineAgent
 from safe_diffusion_agent.baselines.config import TrainingConfig
 from safe_diffusion_agent.baselines.fitting import FitOptions, History, Training, fit_networks
-from safe_diffusion_agent.baselines.networks import GaussianPolicy
-from safe_diffusion_agent.baselines.transitions import Batch
 from safe_diffusion_agent.episodes import Episodes, Task
+from safe_diffusion_agent.learning.networks import GaussianPolicy
+from safe_diffusion_agent.learning.transitions import Batch
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,9 +22,9 @@ from safe_diffusion_agent.baselines.agent import BaselineAgent
 from safe_diffusion_agent.baselines.budgets import critic_budget, critic_cost_discount
 from safe_diffusion_agent.baselines.config import TrainingConfig
 from safe_diffusion_agent.baselines.fitting import FitOptions, History, Training, fit_networks
-from safe_diffusion_agent.baselines.networks import GaussianPolicy, TwinCritic, mlp, move_towards
-from safe_diffusion_agent.baselines.transitions import Batch
 from safe_diffusion_agent.episodes import Episodes, Task
+from safe_diffusion_agent.learning.networks import GaussianPolicy, TwinCritic, mlp, move_towards
+from safe_diffusion_agent.learning.transitions import Batch
 from safe_diffusion_agent.settings import check, check_positive, check_shares
 
 MAX_WEIGHT = 100.0  # of a transition in the policies' losses, as in IQL

@@ -23,7 +23,14 @@ from torch import Tensor, nn
 from safe_diffusion_agent.baselines.budgets import budget_of_ratio, critic_cost_discount
 from safe_diffusion_agent.baselines.config import QUICK_TRAINING, TrainingConfig
 from safe_diffusion_agent.baselines.fitting import FitOptions, History, Training
-from safe_diffusion_agent.baselines.networks import (
+from safe_diffusion_agent.baselines.per_budget import (
+    RATIOS,
+    PerBudgetAgent,
+    check_ratios,
+    fit_per_budget,
+)
+from safe_diffusion_agent.episodes import Episodes, Task
+from safe_diffusion_agent.learning.networks import (
     ActionGenerator,
     GaussianPolicy,
     TwinCritic,
@@ -31,14 +38,7 @@ from safe_diffusion_agent.baselines.networks import (
     latent_divergence,
     move_towards,
 )
-from safe_diffusion_agent.baselines.per_budget import (
-    RATIOS,
-    PerBudgetAgent,
-    check_ratios,
-    fit_per_budget,
-)
-from safe_diffusion_agent.baselines.transitions import Batch
-from safe_diffusion_agent.episodes import Episodes, Task
+from safe_diffusion_agent.learning.transitions import Batch
 from safe_diffusion_agent.settings import check, check_positive, check_shares
 
 

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from safe_diffusion_agent.baselines.agent import BaselineAgent
 from safe_diffusion_agent.baselines.config import TrainingConfig
-from safe_diffusion_agent.baselines.transitions import Batch, Scaling, Transitions
 from safe_diffusion_agent.compute import resolve_device
 from safe_diffusion_agent.episodes import Episodes, Task
-from safe_diffusion_agent.optimization import Loss, OptimizationConfig, Progress, optimize
+from safe_diffusion_agent.learning.training import Loss, OptimizationConfig, Progress, optimize
+from safe_diffusion_agent.learning.transitions import Batch, Scaling, Transitions
 from safe_diffusion_agent.storage import provenance
 
 AgentType = TypeVar("AgentType", bound=BaselineAgent)

@@ -26,7 +26,7 @@ from safe_diffusion_agent.baselines.fitting import (
 )
 from safe_diffusion_agent.compute import resolve_device
 from safe_diffusion_agent.episodes import Episodes, Task
-from safe_diffusion_agent.optimization import Progress
+from safe_diffusion_agent.learning.training import Progress
 from safe_diffusion_agent.settings import check
 
 RATIOS = (0.2, 0.4, 0.6, 0.8, 1.0)  # of the paper's evaluation

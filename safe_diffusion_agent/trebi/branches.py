@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from safe_diffusion_agent.trebi.dynamics import DynamicsEnsemble, Piece, StepPolicy, roll_out
+from safe_diffusion_agent.learning.dynamics import DynamicsEnsemble, Piece, StepPolicy, roll_out
+from safe_diffusion_agent.learning.transitions import Backup
 from safe_diffusion_agent.trebi.frontier_networks import FrontierCritic, random_multipliers
-from safe_diffusion_agent.trebi.pieces import Backup
 
 NUM_RANDOM, NUM_HABITS = 2, 2  # plans per state, beside those of the diffusion model
 MAX_DETOUR = 8  # random steps before the start, for half of the states

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from safe_diffusion_agent.trebi.dynamics import DynamicsEnsemble
+from safe_diffusion_agent.learning.dynamics import DynamicsEnsemble
 
 # Normalised observations `(N, O)`, remaining budgets and steps `(N,)` to normalised actions.
 BudgetPolicy = Callable[[Tensor, Tensor, Tensor], Tensor]

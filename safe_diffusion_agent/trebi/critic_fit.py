@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from safe_diffusion_agent.learning.dynamics import DynamicsEnsemble
+from safe_diffusion_agent.learning.transitions import Backup, Pieces
 from safe_diffusion_agent.trebi.branches import Brancher, Branches
 from safe_diffusion_agent.trebi.diffusion import Denoiser, Schedule, sample
-from safe_diffusion_agent.trebi.dynamics import DynamicsEnsemble
 from safe_diffusion_agent.trebi.frontier_config import FrontierConfig
 from safe_diffusion_agent.trebi.frontier_networks import FrontierCritic, random_multipliers
-from safe_diffusion_agent.trebi.pieces import Backup, Pieces
 
 MAX_ADVANTAGE_WEIGHT = 20.0
 ADVANTAGE_SHARPNESS = 2.0  # per standard deviation of the advantages in the batch

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from safe_diffusion_agent.compute import record_cuda_graph, resolve_device
 from safe_diffusion_agent.episodes import Episodes, Task, is_held_out, select_episodes
-from safe_diffusion_agent.optimization import OptimizationConfig, Progress, optimize
+from safe_diffusion_agent.learning.training import OptimizationConfig, Progress, optimize
 from safe_diffusion_agent.storage import provenance
 from safe_diffusion_agent.trebi.agent import TrebiAgent
 from safe_diffusion_agent.trebi.calibration import Calibration

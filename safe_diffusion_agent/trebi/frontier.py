@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from safe_diffusion_agent.trebi.dynamics import DynamicsEnsemble, Piece, roll_out
+from safe_diffusion_agent.learning.dynamics import DynamicsEnsemble, Piece, roll_out
 from safe_diffusion_agent.trebi.frontier_networks import MULTIPLIERS, FrontierCritic
 from safe_diffusion_agent.trebi.planners import Choice, Planner, select_candidate
 

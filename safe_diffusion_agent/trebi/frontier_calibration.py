@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from safe_diffusion_agent.episodes import Episodes, Task, is_held_out
+from safe_diffusion_agent.learning.transitions import Pieces
 from safe_diffusion_agent.trebi.calibration import (
     Calibration,
     imagined_overspend,
@@ -15,7 +16,6 @@ from safe_diffusion_agent.trebi.calibration import (
 )
 from safe_diffusion_agent.trebi.frontier import FrontierPlanner, Judge
 from safe_diffusion_agent.trebi.model_fit import underestimated_costs
-from safe_diffusion_agent.trebi.pieces import Pieces
 
 MAX_PROMISES = 2_000  # states
 MAX_IMAGINED_STEPS = 400  # of a calibration episode; longer rollouts say little

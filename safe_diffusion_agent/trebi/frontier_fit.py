@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from safe_diffusion_agent.episodes import Episodes, Task, values_to_go
-from safe_diffusion_agent.optimization import OptimizationConfig, Progress, optimize
+from safe_diffusion_agent.learning.training import OptimizationConfig, Progress, optimize
+from safe_diffusion_agent.learning.transitions import Pieces
 from safe_diffusion_agent.trebi.calibration import Calibration
 from safe_diffusion_agent.trebi.config import TrebiConfig
 from safe_diffusion_agent.trebi.critic_fit import CriticLoss, CriticTraining, Imagination
@@ -29,7 +30,6 @@ from safe_diffusion_agent.trebi.model_fit import (
     trusted_steps,
     unexplained_shares,
 )
-from safe_diffusion_agent.trebi.pieces import Pieces
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from safe_diffusion_agent.trebi.blocked import BlockedLayers
+from safe_diffusion_agent.learning.dynamics import BlockedLayers
 
 # Multipliers that are planned with, and the range of those that are trained.
 MULTIPLIERS = (0.0, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.4, 1.0, 2.5, 5.0)

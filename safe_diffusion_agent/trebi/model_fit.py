@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from safe_diffusion_agent.trebi.dynamics import DynamicsEnsemble, Piece, roll_out
-from safe_diffusion_agent.trebi.pieces import Pieces
+from safe_diffusion_agent.learning.dynamics import DynamicsEnsemble, Piece, roll_out
+from safe_diffusion_agent.learning.transitions import Pieces
 
 MAX_ROLLOUTS = 2_000  # held-out rollouts that the errors are measured on
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from safe_diffusion_agent.episodes import Task
+from safe_diffusion_agent.learning.dynamics import DynamicsEnsemble
 from safe_diffusion_agent.trebi.config import ModelConfig
-from safe_diffusion_agent.trebi.dynamics import DynamicsEnsemble
 from safe_diffusion_agent.trebi.frontier_networks import FrontierCritic
 from safe_diffusion_agent.trebi.mlp import MlpDenoiser, MlpValue
 from safe_diffusion_agent.trebi.unet import TemporalUNet, TrajectoryEncoder

@@ -59,6 +59,14 @@ class Normalizer:
         """Normalises `x` `(*, number of dims)`, whose last axis holds the dimensions `dims`."""
         return (x - self.mean[dims]) / self.std[dims]
 
+    def observations(self, observations: Tensor) -> Tensor:
+        """Normalises observations `(*, O)`, which are the last dimensions."""
+        return self.normalize(observations, slice(-observations.shape[-1], None))
+
+    def actions(self, actions: Tensor) -> Tensor:
+        """Normalises actions `(*, A)`, which are the first dimensions."""
+        return self.normalize(actions, slice(actions.shape[-1]))
+
     def unnormalize(self, x: Tensor, dims: slice = slice(None)) -> Tensor:
         """Undoes `normalize`."""
         return x * self.std[dims] + self.mean[dims]

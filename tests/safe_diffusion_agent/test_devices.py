@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from safe_diffusion_agent import optimization
 from safe_diffusion_agent.agent_evaluation import evaluate_agent
 from safe_diffusion_agent.evaluation import EvaluationConfig
 from safe_diffusion_agent.inspection import decision_at
+from safe_diffusion_agent.learning import training as optimization
 from safe_diffusion_agent.methods import METHODS, load_agent
 
 PLUGINS = Path(__file__).parents[1] / "plugins"

@@ -3,14 +3,14 @@ import pytest
 import torch
 from torch import nn
 
-from safe_diffusion_agent.trebi.dynamics import DynamicsEnsemble, Transition, roll_out
+from safe_diffusion_agent.learning.dynamics import DynamicsEnsemble, Transition, roll_out
+from safe_diffusion_agent.learning.transitions import Pieces
 from safe_diffusion_agent.trebi.model_fit import (
     DynamicsLoss,
     event_cost,
     trusted_steps,
     unexplained_shares,
 )
-from safe_diffusion_agent.trebi.pieces import Pieces
 from safe_diffusion_agent.trebi.trajectories import Normalizer
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from safe_diffusion_agent import TrebiAgent
-from safe_diffusion_agent.trebi.dynamics import roll_out
+from safe_diffusion_agent.learning.dynamics import roll_out
 from safe_diffusion_agent.trebi.fit import fit
 from safe_diffusion_agent.trebi.frontier_networks import MULTIPLIERS
 from safe_diffusion_agent.trebi.planners import budget_gradient

@@ -6,8 +6,8 @@ import pytest
 import torch
 from scipy.stats import norm
 
+from safe_diffusion_agent.learning.dynamics import DynamicsEnsemble, Transition
 from safe_diffusion_agent.trebi.calibration import Calibration
-from safe_diffusion_agent.trebi.dynamics import DynamicsEnsemble, Transition
 from safe_diffusion_agent.trebi.feasibility import imagined_costs, keep_probability, safe_mass
 from safe_diffusion_agent.trebi.fit import fit
 from safe_diffusion_agent.trebi.frontier import FrontierPlanner

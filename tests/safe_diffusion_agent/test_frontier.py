@@ -13,6 +13,8 @@ from safe_diffusion_agent.data.reading import load_episodes
 from safe_diffusion_agent.data.recording import EpisodeRecorder
 from safe_diffusion_agent.data.writing import write_dataset
 from safe_diffusion_agent.inspection import facts
+from safe_diffusion_agent.learning.dynamics import DynamicsEnsemble, Transition
+from safe_diffusion_agent.learning.transitions import Pieces
 from safe_diffusion_agent.trebi import frontier_fit
 from safe_diffusion_agent.trebi.branches import Brancher
 from safe_diffusion_agent.trebi.calibration import (
@@ -28,7 +30,6 @@ from safe_diffusion_agent.trebi.critic_fit import (
     advantage_weights,
 )
 from safe_diffusion_agent.trebi.diffusion import Schedule
-from safe_diffusion_agent.trebi.dynamics import DynamicsEnsemble, Transition
 from safe_diffusion_agent.trebi.fit import fit
 from safe_diffusion_agent.trebi.frontier import best_single_return, most_return
 from safe_diffusion_agent.trebi.frontier_config import FrontierConfig
@@ -38,7 +39,6 @@ from safe_diffusion_agent.trebi.frontier_networks import (
     discounted_steps,
     random_multipliers,
 )
-from safe_diffusion_agent.trebi.pieces import Pieces
 from safe_diffusion_agent.trebi.presets import preset_config
 
 HANGING = np.array([-1.0, 0.0, 0.0], np.float32)

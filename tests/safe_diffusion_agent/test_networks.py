@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from safe_diffusion_agent.episodes import Task
-from safe_diffusion_agent.trebi import blocked
+from safe_diffusion_agent.learning import dynamics as blocked
+from safe_diffusion_agent.learning.dynamics import MemberLinear
 from safe_diffusion_agent.trebi.config import ModelConfig
-from safe_diffusion_agent.trebi.dynamics import MemberLinear
 from safe_diffusion_agent.trebi.networks import TrebiNetworks, rescale_output
 from safe_diffusion_agent.trebi.unet import TemporalUNet, TrajectoryEncoder
 

@@ -10,7 +10,7 @@ import torch
 
 from safe_diffusion_agent.compute import record_cuda_graph
 from safe_diffusion_agent.errors import CheckpointError
-from safe_diffusion_agent.optimization import OptimizationConfig, optimize
+from safe_diffusion_agent.learning.training import OptimizationConfig, optimize
 from safe_diffusion_agent.storage import load_checkpoint
 
 CONFIG = OptimizationConfig(

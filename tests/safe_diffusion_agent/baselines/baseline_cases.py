@@ -2,8 +2,8 @@
 
 import torch
 
-from safe_diffusion_agent.baselines.transitions import Batch
 from safe_diffusion_agent.episodes import Task
+from safe_diffusion_agent.learning.transitions import Batch
 
 
 def task(obs_dim=1) -> Task:

@@ -21,7 +21,7 @@ from safe_diffusion_agent.baselines.bcq_lagrangian import (
 )
 from safe_diffusion_agent.baselines.bcq_saute import saute_reward, with_budget
 from safe_diffusion_agent.baselines.config import BcqConfig, TrainingConfig
-from safe_diffusion_agent.baselines.networks import ActionGenerator, frozen, latent_divergence
+from safe_diffusion_agent.learning.networks import ActionGenerator, frozen, latent_divergence
 from safe_diffusion_agent.settings import override
 
 CONFIG = TrainingConfig(width=8, discount=0.9)

@@ -2,8 +2,8 @@ import numpy as np
 import torch
 
 from safe_diffusion_agent.baselines.budgets import critic_budget
-from safe_diffusion_agent.baselines.transitions import Scaling, Transitions
 from safe_diffusion_agent.episodes import Episodes
+from safe_diffusion_agent.learning.transitions import Scaling, Transitions
 
 
 def two_episodes(cost_discount=0.5) -> Episodes:
