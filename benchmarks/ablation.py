@@ -22,9 +22,9 @@ from rich.progress import track
 from safe_diffusion_agent import TrebiAgent, pipeline
 from safe_diffusion_agent.data.collection import CollectConfig, collect
 from safe_diffusion_agent.evaluation import EvaluationConfig
+from safe_diffusion_agent.methods.trebi.config import SETTINGS
 from safe_diffusion_agent.statistics import wilson_interval
 from safe_diffusion_agent.storage import provenance
-from safe_diffusion_agent.trebi.config import SETTINGS
 
 ENV_ID = "safe/Pendulum-v0"
 ROOT = Path(__file__).parent.parent

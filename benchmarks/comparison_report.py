@@ -12,7 +12,7 @@ from typing import Any
 from markdown_table import table
 
 from safe_diffusion_agent.comparison import read_table
-from safe_diffusion_agent.methods import METHODS
+from safe_diffusion_agent.methods.table import METHODS
 from safe_diffusion_agent.paper_figures import FIGURES
 from safe_diffusion_agent.statistics import wilson_interval
 

@@ -31,9 +31,9 @@ import safe_envs  # noqa: F401
 from safe_diffusion_agent.data.reading import load_episodes
 from safe_diffusion_agent.data.recording import NUM_ENVS, roll_out
 from safe_diffusion_agent.data.writing import write_dataset
+from safe_diffusion_agent.methods.trebi.diffusion import Normalizer
+from safe_diffusion_agent.methods.trebi.windows import Windows
 from safe_diffusion_agent.storage import provenance, write_text
-from safe_diffusion_agent.trebi.trajectories import Normalizer
-from safe_diffusion_agent.trebi.windows import Windows
 
 ENV_ID = "safe/HalfCheetah-v0"
 DATASET = "benchmark/halfcheetah-v0"

@@ -31,9 +31,9 @@ from rich.progress import Progress
 
 from safe_diffusion_agent import TrebiAgent, pipeline
 from safe_diffusion_agent.evaluation import EvaluationConfig
+from safe_diffusion_agent.methods.trebi.presets import PRESETS
 from safe_diffusion_agent.statistics import Z_95, wilson_interval
 from safe_diffusion_agent.storage import provenance
-from safe_diffusion_agent.trebi.presets import PRESETS
 
 ROOT = Path(__file__).parent.parent
 RUNS, RESULTS = ROOT / "runs" / "fast-presets", ROOT / "results" / "latency"

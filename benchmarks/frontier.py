@@ -24,7 +24,7 @@ from rich.progress import track
 from safe_diffusion_agent import pipeline
 from safe_diffusion_agent.data.collection import CollectConfig, collect
 from safe_diffusion_agent.evaluation import EvaluationConfig, rollout, start_seed
-from safe_diffusion_agent.methods import load_agent
+from safe_diffusion_agent.methods.table import load_agent
 from safe_diffusion_agent.storage import provenance
 
 ENV_ID = "safe/Pendulum-v0"

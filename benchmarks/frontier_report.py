@@ -21,7 +21,7 @@ from safe_diffusion_agent import TrebiAgent
 from safe_diffusion_agent.decision_figure import draw_decision
 from safe_diffusion_agent.figures import BLUE, COLORS, write_figure
 from safe_diffusion_agent.inspection import decision_at
-from safe_diffusion_agent.methods import load_agent
+from safe_diffusion_agent.methods.table import load_agent
 from safe_diffusion_agent.optimum import best_returns, share_of_optimum
 from safe_diffusion_agent.statistics import wilson_interval
 

@@ -25,7 +25,7 @@ from safe_diffusion_agent import pipeline
 from safe_diffusion_agent.data.collection import default_dataset_id
 from safe_diffusion_agent.data.reading import load_episodes
 from safe_diffusion_agent.evaluation import EvaluationConfig
-from safe_diffusion_agent.methods import load_agent
+from safe_diffusion_agent.methods.table import load_agent
 from safe_diffusion_agent.storage import provenance
 
 ROOT = Path(__file__).parent.parent

@@ -13,9 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from safe_diffusion_agent import TrebiAgent
 from safe_diffusion_agent.episodes import Task
-from safe_diffusion_agent.trebi.networks import TrebiNetworks
-from safe_diffusion_agent.trebi.presets import preset_config
-from safe_diffusion_agent.trebi.trajectories import Normalizer
+from safe_diffusion_agent.methods.trebi.diffusion import Normalizer
+from safe_diffusion_agent.methods.trebi.networks import TrebiNetworks
+from safe_diffusion_agent.methods.trebi.presets import preset_config
 
 SMALL = {"base_width": 32, "width_mults": (1, 2), "horizon": 8, "diffusion_steps": 5}
 EVERYBODY_OVER, NOBODY_OVER = -1e9, 1e9  # budgets; random networks predict costs around 0

@@ -12,13 +12,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from safe_diffusion_agent.compute import record_cuda_graph
 from safe_diffusion_agent.episodes import Episodes, Task
 from safe_diffusion_agent.learning.training import OptimizationConfig, optimize
-from safe_diffusion_agent.trebi.config import TrebiConfig
-from safe_diffusion_agent.trebi.diffusion import Schedule
-from safe_diffusion_agent.trebi.fit import TrebiLoss
-from safe_diffusion_agent.trebi.networks import TrebiNetworks
-from safe_diffusion_agent.trebi.presets import preset_config
-from safe_diffusion_agent.trebi.trajectories import Normalizer
-from safe_diffusion_agent.trebi.windows import Windows
+from safe_diffusion_agent.methods.trebi.config import TrebiConfig
+from safe_diffusion_agent.methods.trebi.diffusion import Normalizer, Schedule
+from safe_diffusion_agent.methods.trebi.fit import TrebiLoss
+from safe_diffusion_agent.methods.trebi.networks import TrebiNetworks
+from safe_diffusion_agent.methods.trebi.presets import preset_config
+from safe_diffusion_agent.methods.trebi.windows import Windows
 
 NUM_EPISODES = 20
 # The small networks of `quick`, trained as the paper trains.

@@ -31,8 +31,8 @@ from rich.progress import Progress
 
 from safe_diffusion_agent import TrebiAgent
 from safe_diffusion_agent.compute import one_thread
+from safe_diffusion_agent.methods.trebi.presets import preset_config
 from safe_diffusion_agent.storage import provenance
-from safe_diffusion_agent.trebi.presets import preset_config
 
 PLANNERS = ("frontier", "realtime")
 EXECUTIONS = ("eager", "compiled")
@@ -65,7 +65,7 @@ def threads_of(one: bool) -> Any:
     if one:
         return contextlib.nullcontext()
     return mock.patch(
-        "safe_diffusion_agent.trebi.agent.one_thread", lambda _: contextlib.nullcontext()
+        "safe_diffusion_agent.methods.trebi.agent.one_thread", lambda _: contextlib.nullcontext()
     )
 
 

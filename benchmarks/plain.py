@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from safe_diffusion_agent.trebi.diffusion import Schedule
-from safe_diffusion_agent.trebi.networks import TrebiNetworks
+from safe_diffusion_agent.methods.trebi.diffusion import Schedule
+from safe_diffusion_agent.methods.trebi.networks import TrebiNetworks
 
 NUM_ACCUMULATED = 2  # batches per optimiser step
 

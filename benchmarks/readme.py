@@ -15,7 +15,7 @@ from readme_latency import latency
 from trust_report import by_risk, share
 
 from safe_diffusion_agent.comparison import read_table
-from safe_diffusion_agent.methods import METHODS
+from safe_diffusion_agent.methods.table import METHODS
 from safe_envs import TASKS
 
 ROOT = Path(__file__).parent.parent

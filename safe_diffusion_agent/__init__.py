@@ -1,11 +1,11 @@
 """Safe offline reinforcement learning with a budget that is given at run time."""
 
-from safe_diffusion_agent.adaptive_risk import AdaptiveRisk
 from safe_diffusion_agent.agent import Agent
-from safe_diffusion_agent.methods import METHODS, load_agent
-from safe_diffusion_agent.trebi.agent import TrebiAgent
-from safe_diffusion_agent.trebi.feasibility import Feasibility
-from safe_diffusion_agent.trebi.plan import Candidates, Plan
+from safe_diffusion_agent.methods.table import METHODS, load_agent
+from safe_diffusion_agent.methods.trebi.agent import TrebiAgent
+from safe_diffusion_agent.methods.trebi.calibration import AdaptiveRisk
+from safe_diffusion_agent.methods.trebi.feasibility import Feasibility
+from safe_diffusion_agent.methods.trebi.plan import Candidates, Plan
 
 __all__ = [
     "METHODS",

@@ -9,9 +9,9 @@ import numpy.typing as npt
 import torch
 
 from safe_diffusion_agent.agent import Agent
-from safe_diffusion_agent.trebi.agent import TrebiAgent
-from safe_diffusion_agent.trebi.frontier import FrontierPlanner, Judge
-from safe_diffusion_agent.trebi.plan import Plan
+from safe_diffusion_agent.methods.trebi.agent import TrebiAgent
+from safe_diffusion_agent.methods.trebi.frontier.planner import FrontierPlanner, Judge
+from safe_diffusion_agent.methods.trebi.plan import Plan
 from safe_envs import BudgetObservation
 
 FloatArray = npt.NDArray[np.float32]

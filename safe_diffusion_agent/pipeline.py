@@ -25,7 +25,7 @@ from safe_diffusion_agent.episodes import CostFunction, Task
 from safe_diffusion_agent.errors import CheckpointError
 from safe_diffusion_agent.evaluation import EvaluationConfig, summarize, to_csv
 from safe_diffusion_agent.figures import draw_evaluation, draw_losses
-from safe_diffusion_agent.methods import load_agent, method_of
+from safe_diffusion_agent.methods.table import load_agent, method_of
 from safe_diffusion_agent.optimum import best_returns
 from safe_diffusion_agent.settings import difference
 from safe_diffusion_agent.storage import FILE_NAME, provenance, write_text

@@ -17,7 +17,7 @@ from safe_diffusion_agent.data.reading import load_episodes
 from safe_diffusion_agent.evaluation import RATIOS, EpisodeResult
 from safe_diffusion_agent.figures import ComparisonPanel, draw_comparison
 from safe_diffusion_agent.job_runners import run_all
-from safe_diffusion_agent.methods import METHODS
+from safe_diffusion_agent.methods.table import METHODS
 from safe_diffusion_agent.optimum import best_returns
 from safe_diffusion_agent.paper_figures import paper_figure, scale_of
 from safe_diffusion_agent.pipeline import PathLike, Progress, measure_max_budget

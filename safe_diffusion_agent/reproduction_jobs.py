@@ -14,7 +14,7 @@ from safe_diffusion_agent.agent import Agent
 from safe_diffusion_agent.data.collection import CollectConfig, default_dataset_id
 from safe_diffusion_agent.data.manifest import MANIFEST, capped
 from safe_diffusion_agent.evaluation import EvaluationConfig
-from safe_diffusion_agent.methods import METHODS, load_agent, method_of
+from safe_diffusion_agent.methods.table import METHODS, load_agent, method_of
 from safe_diffusion_agent.paper_figures import PaperFigure, Scale
 from safe_diffusion_agent.pipeline import evaluate, train
 from safe_envs import task_spec

@@ -16,8 +16,8 @@ from safe_diffusion_agent.data.reading import load_episodes
 from safe_diffusion_agent.data.recording import EpisodeRecorder
 from safe_diffusion_agent.data.writing import write_dataset
 from safe_diffusion_agent.episodes import Episodes
-from safe_diffusion_agent.trebi.fit import fit
-from safe_diffusion_agent.trebi.presets import preset_config
+from safe_diffusion_agent.methods.trebi.fit import fit
+from safe_diffusion_agent.methods.trebi.presets import preset_config
 from safe_envs import TASKS
 
 TINY_DATASET = "tests/pendulum/swinging-v0"

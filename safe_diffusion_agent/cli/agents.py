@@ -79,7 +79,7 @@ def evaluate(
     Run it again after an interruption, and it continues.
     """
     from safe_diffusion_agent.evaluation import EvaluationConfig
-    from safe_diffusion_agent.methods import load_agent
+    from safe_diffusion_agent.methods.table import load_agent
     from safe_diffusion_agent.pipeline import evaluate as evaluate_agent
 
     changed = parse_settings(settings)
@@ -150,7 +150,7 @@ def inspect(
     """Show what a TREBI agent is, how far it trusts its models, and one decision of it."""
     from safe_diffusion_agent.decision_figure import draw_decision
     from safe_diffusion_agent.inspection import decision_at, facts
-    from safe_diffusion_agent.trebi.agent import TrebiAgent
+    from safe_diffusion_agent.methods.trebi.agent import TrebiAgent
 
     loaded = TrebiAgent.load(agent, device=device, seed=seed, **parse_settings(settings))
     table = Table(box=None, show_header=False)
@@ -169,7 +169,7 @@ def list_all() -> None:
     """List tasks, methods, pretrained agents and local datasets."""
     import minari
 
-    from safe_diffusion_agent.methods import METHODS
+    from safe_diffusion_agent.methods.table import METHODS
     from safe_diffusion_agent.storage import pretrained_names
     from safe_envs import TASKS
 

@@ -121,7 +121,7 @@ def max_budget(
     cost_fn: CostFn = None,
 ) -> None:
     """Compute the maximum budget of a dataset by the paper's rules, and store it with it."""
-    from safe_diffusion_agent.methods import load_agent
+    from safe_diffusion_agent.methods.table import load_agent
     from safe_diffusion_agent.pipeline import measure_max_budget
 
     loaded = None if agent is None else load_agent(agent)

@@ -13,9 +13,9 @@ import safe_diffusion_agent
 from safe_diffusion_agent import TrebiAgent
 from safe_diffusion_agent.compute import resolve_device
 from safe_diffusion_agent.errors import CheckpointError, UnknownNameError
-from safe_diffusion_agent.trebi import agent as trebi_agent
-from safe_diffusion_agent.trebi.fit import fit
-from safe_diffusion_agent.trebi.presets import preset_config
+from safe_diffusion_agent.methods.trebi import agent as trebi_agent
+from safe_diffusion_agent.methods.trebi.fit import fit
+from safe_diffusion_agent.methods.trebi.presets import preset_config
 from safe_envs import BudgetObservation
 
 HORIZON = preset_config("quick").model.horizon

@@ -4,9 +4,9 @@ from dataclasses import asdict, fields
 import pytest
 
 from safe_diffusion_agent.errors import UnknownNameError
+from safe_diffusion_agent.methods.trebi.config import GROUPS, SETTINGS, config_from_json
+from safe_diffusion_agent.methods.trebi.presets import PRESETS, preset_config
 from safe_diffusion_agent.settings import difference
-from safe_diffusion_agent.trebi.config import GROUPS, SETTINGS, config_from_json
-from safe_diffusion_agent.trebi.presets import PRESETS, preset_config
 from safe_envs import TASKS
 
 

@@ -17,7 +17,7 @@ from safe_diffusion_agent.agent_evaluation import evaluate_agent
 from safe_diffusion_agent.evaluation import EvaluationConfig
 from safe_diffusion_agent.inspection import decision_at
 from safe_diffusion_agent.learning import training as optimization
-from safe_diffusion_agent.methods import METHODS, load_agent
+from safe_diffusion_agent.methods.table import METHODS, load_agent
 
 PLUGINS = Path(__file__).parents[1] / "plugins"
 SHORT = {"num_steps": 6, "batch_size": 16}

@@ -3,7 +3,7 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from safe_diffusion_agent.trebi.diffusion import Schedule, sample
+from safe_diffusion_agent.methods.trebi.diffusion import Schedule, sample
 
 
 def no_condition(x):

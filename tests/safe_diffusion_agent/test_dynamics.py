@@ -5,13 +5,13 @@ from torch import nn
 
 from safe_diffusion_agent.learning.dynamics import DynamicsEnsemble, Transition, roll_out
 from safe_diffusion_agent.learning.transitions import Pieces
-from safe_diffusion_agent.trebi.model_fit import (
+from safe_diffusion_agent.methods.trebi.diffusion import Normalizer
+from safe_diffusion_agent.methods.trebi.frontier.model_fit import (
     DynamicsLoss,
     event_cost,
     trusted_steps,
     unexplained_shares,
 )
-from safe_diffusion_agent.trebi.trajectories import Normalizer
 
 
 class Counter(DynamicsEnsemble):

@@ -10,12 +10,11 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from safe_diffusion_agent import TrebiAgent
 from safe_diffusion_agent.compute import MAX_RECORDS, Recorded, executable
 from safe_diffusion_agent.episodes import Task
-from safe_diffusion_agent.trebi.diffusion import Schedule
-from safe_diffusion_agent.trebi.frontier import FrontierPlanner
-from safe_diffusion_agent.trebi.networks import TrebiNetworks
-from safe_diffusion_agent.trebi.planners import Choice, GuidedPlanner
-from safe_diffusion_agent.trebi.presets import preset_config
-from safe_diffusion_agent.trebi.trajectories import Normalizer
+from safe_diffusion_agent.methods.trebi.diffusion import Normalizer, Schedule
+from safe_diffusion_agent.methods.trebi.frontier.planner import FrontierPlanner
+from safe_diffusion_agent.methods.trebi.networks import TrebiNetworks
+from safe_diffusion_agent.methods.trebi.planner import Choice, GuidedPlanner
+from safe_diffusion_agent.methods.trebi.presets import preset_config
 
 TASK = Task(
     env_id=None, obs_dim=3, act_dim=1, action_low=(-1.0,), action_high=(1.0,),

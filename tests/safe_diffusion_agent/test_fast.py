@@ -6,10 +6,10 @@ import torch
 
 from safe_diffusion_agent import TrebiAgent
 from safe_diffusion_agent.learning.dynamics import roll_out
-from safe_diffusion_agent.trebi.fit import fit
-from safe_diffusion_agent.trebi.frontier_networks import MULTIPLIERS
-from safe_diffusion_agent.trebi.planners import budget_gradient
-from safe_diffusion_agent.trebi.presets import PRESETS, preset_config
+from safe_diffusion_agent.methods.trebi.fit import fit
+from safe_diffusion_agent.methods.trebi.frontier.critic import MULTIPLIERS
+from safe_diffusion_agent.methods.trebi.planner import budget_gradient
+from safe_diffusion_agent.methods.trebi.presets import PRESETS, preset_config
 
 HANGING = np.array([-1.0, 0.0, 0.0], np.float32)
 STATES = np.array([[-1.0, 0.0, 0.0], [0.0, 1.0, 2.0], [0.6, -0.8, -4.0]], np.float32)

@@ -7,12 +7,12 @@ import torch
 from scipy.stats import norm
 
 from safe_diffusion_agent.learning.dynamics import DynamicsEnsemble, Transition
-from safe_diffusion_agent.trebi.calibration import Calibration
-from safe_diffusion_agent.trebi.feasibility import imagined_costs, keep_probability, safe_mass
-from safe_diffusion_agent.trebi.fit import fit
-from safe_diffusion_agent.trebi.frontier import FrontierPlanner
-from safe_diffusion_agent.trebi.presets import preset_config
-from safe_diffusion_agent.trebi.trajectories import Normalizer
+from safe_diffusion_agent.methods.trebi.calibration import Calibration
+from safe_diffusion_agent.methods.trebi.diffusion import Normalizer
+from safe_diffusion_agent.methods.trebi.feasibility import keep_probability, safe_mass
+from safe_diffusion_agent.methods.trebi.fit import fit
+from safe_diffusion_agent.methods.trebi.frontier.planner import FrontierPlanner, imagined_costs
+from safe_diffusion_agent.methods.trebi.presets import preset_config
 
 HANGING = np.array([-1.0, 0.0, 0.0], np.float32)
 QUICKLY = {

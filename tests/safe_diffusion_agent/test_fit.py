@@ -3,12 +3,11 @@ import pytest
 import torch
 
 from safe_diffusion_agent.episodes import Task
-from safe_diffusion_agent.trebi.diffusion import Schedule
-from safe_diffusion_agent.trebi.fit import TrebiLoss, fit, pinball
-from safe_diffusion_agent.trebi.networks import TrebiNetworks
-from safe_diffusion_agent.trebi.presets import preset_config
-from safe_diffusion_agent.trebi.trajectories import Normalizer
-from safe_diffusion_agent.trebi.windows import Windows
+from safe_diffusion_agent.methods.trebi.diffusion import Normalizer, Schedule
+from safe_diffusion_agent.methods.trebi.fit import TrebiLoss, fit, pinball
+from safe_diffusion_agent.methods.trebi.networks import TrebiNetworks
+from safe_diffusion_agent.methods.trebi.presets import preset_config
+from safe_diffusion_agent.methods.trebi.windows import Windows
 
 
 def make_loss(episodes, **settings):

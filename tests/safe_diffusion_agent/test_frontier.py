@@ -15,31 +15,30 @@ from safe_diffusion_agent.data.writing import write_dataset
 from safe_diffusion_agent.inspection import facts
 from safe_diffusion_agent.learning.dynamics import DynamicsEnsemble, Transition
 from safe_diffusion_agent.learning.transitions import Pieces
-from safe_diffusion_agent.trebi import frontier_fit
-from safe_diffusion_agent.trebi.branches import Brancher
-from safe_diffusion_agent.trebi.calibration import (
-    Calibration,
-    conformal_quantile,
+from safe_diffusion_agent.methods.trebi.calibration import Calibration, conformal_quantile
+from safe_diffusion_agent.methods.trebi.diffusion import Schedule
+from safe_diffusion_agent.methods.trebi.fit import fit
+from safe_diffusion_agent.methods.trebi.frontier import fit as frontier_fit
+from safe_diffusion_agent.methods.trebi.frontier.branches import Brancher
+from safe_diffusion_agent.methods.trebi.frontier.calibration import (
     imagined_overspend,
     spread_budgets,
 )
-from safe_diffusion_agent.trebi.critic_fit import (
-    CriticLoss,
-    CriticTraining,
-    Imagination,
-    advantage_weights,
-)
-from safe_diffusion_agent.trebi.diffusion import Schedule
-from safe_diffusion_agent.trebi.fit import fit
-from safe_diffusion_agent.trebi.frontier import best_single_return, most_return
-from safe_diffusion_agent.trebi.frontier_config import FrontierConfig
-from safe_diffusion_agent.trebi.frontier_networks import (
+from safe_diffusion_agent.methods.trebi.frontier.critic import (
     MULTIPLIERS,
     FrontierCritic,
     discounted_steps,
     random_multipliers,
 )
-from safe_diffusion_agent.trebi.presets import preset_config
+from safe_diffusion_agent.methods.trebi.frontier.critic_fit import (
+    CriticLoss,
+    CriticTraining,
+    Imagination,
+    advantage_weights,
+)
+from safe_diffusion_agent.methods.trebi.frontier.planner import best_single_return, most_return
+from safe_diffusion_agent.methods.trebi.frontier_config import FrontierConfig
+from safe_diffusion_agent.methods.trebi.presets import preset_config
 
 HANGING = np.array([-1.0, 0.0, 0.0], np.float32)
 QUICKLY = {

@@ -6,7 +6,7 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from safe_diffusion_agent.trebi.planners import budget_gradient, select_candidate
+from safe_diffusion_agent.methods.trebi.planner import budget_gradient, select_candidate
 
 
 def reward_value(x):

@@ -6,10 +6,10 @@ import torch
 
 from safe_diffusion_agent import TrebiAgent
 from safe_diffusion_agent.episodes import is_held_out, select_episodes
-from safe_diffusion_agent.trebi.fit import fit
-from safe_diffusion_agent.trebi.held_out import underestimated_values
-from safe_diffusion_agent.trebi.presets import preset_config
-from safe_diffusion_agent.trebi.windows import Windows
+from safe_diffusion_agent.methods.trebi.calibration import underestimated_values
+from safe_diffusion_agent.methods.trebi.fit import fit
+from safe_diffusion_agent.methods.trebi.presets import preset_config
+from safe_diffusion_agent.methods.trebi.windows import Windows
 
 HANGING = [-1.0, 0.0, 0.0]
 

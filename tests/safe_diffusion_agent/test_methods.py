@@ -10,7 +10,7 @@ import pytest
 
 from safe_diffusion_agent.errors import CheckpointError, UnknownNameError
 from safe_diffusion_agent.evaluation import EvaluationConfig
-from safe_diffusion_agent.methods import METHODS, load_agent, method_of
+from safe_diffusion_agent.methods.table import METHODS, load_agent, method_of
 from safe_diffusion_agent.pipeline import evaluate, train
 from safe_diffusion_agent.settings import from_json
 

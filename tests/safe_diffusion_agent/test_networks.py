@@ -4,9 +4,9 @@ import torch
 from safe_diffusion_agent.episodes import Task
 from safe_diffusion_agent.learning import dynamics as blocked
 from safe_diffusion_agent.learning.dynamics import MemberLinear
-from safe_diffusion_agent.trebi.config import ModelConfig
-from safe_diffusion_agent.trebi.networks import TrebiNetworks, rescale_output
-from safe_diffusion_agent.trebi.unet import TemporalUNet, TrajectoryEncoder
+from safe_diffusion_agent.methods.trebi.config import ModelConfig
+from safe_diffusion_agent.methods.trebi.networks import TrebiNetworks, rescale_output
+from safe_diffusion_agent.methods.trebi.unet import TemporalUNet, TrajectoryEncoder
 
 TASK = Task(
     env_id=None, obs_dim=3, act_dim=1, action_low=(-1.0,), action_high=(1.0,),

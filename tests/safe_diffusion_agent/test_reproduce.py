@@ -21,7 +21,7 @@ from safe_diffusion_agent.comparison import (
 from safe_diffusion_agent.data.collection import CollectConfig
 from safe_diffusion_agent.errors import DatasetError, UnknownNameError
 from safe_diffusion_agent.evaluation import EpisodeResult, EvaluationConfig, to_csv
-from safe_diffusion_agent.methods import METHODS
+from safe_diffusion_agent.methods.table import METHODS
 from safe_diffusion_agent.paper_figures import FIGURES, SCALES, PaperFigure
 
 

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safe_diffusion_agent.episodes import Episodes, values_to_go
-from safe_diffusion_agent.trebi.trajectories import Normalizer, time_limit_mask
-from safe_diffusion_agent.trebi.windows import Windows
+from safe_diffusion_agent.methods.trebi.diffusion import Normalizer, time_limit_mask
+from safe_diffusion_agent.methods.trebi.windows import Windows
 
 
 def make_episodes(lengths, limit, terminated=None, seed=0):

@@ -5,8 +5,9 @@ import pytest
 import torch
 from baseline_cases import answers, batch, task
 
-from safe_diffusion_agent.baselines.bcorle import bisect, with_price
-from safe_diffusion_agent.baselines.bcq import (
+from safe_diffusion_agent.learning.networks import ActionGenerator, frozen, latent_divergence
+from safe_diffusion_agent.methods.baselines.bcorle import bisect, with_price
+from safe_diffusion_agent.methods.baselines.bcq import (
     BcqNetworks,
     BcqTraining,
     PricedBatch,
@@ -14,14 +15,13 @@ from safe_diffusion_agent.baselines.bcq import (
     priced_losses,
     soft_minimum,
 )
-from safe_diffusion_agent.baselines.bcq_lagrangian import PRESETS as LAGRANGIAN
-from safe_diffusion_agent.baselines.bcq_lagrangian import (
+from safe_diffusion_agent.methods.baselines.bcq_lagrangian import PRESETS as LAGRANGIAN
+from safe_diffusion_agent.methods.baselines.bcq_lagrangian import (
     BcqLagrangianNetworks,
     BcqLagrangianTraining,
 )
-from safe_diffusion_agent.baselines.bcq_saute import saute_reward, with_budget
-from safe_diffusion_agent.baselines.config import BcqConfig, TrainingConfig
-from safe_diffusion_agent.learning.networks import ActionGenerator, frozen, latent_divergence
+from safe_diffusion_agent.methods.baselines.bcq_saute import saute_reward, with_budget
+from safe_diffusion_agent.methods.baselines.config import BcqConfig, TrainingConfig
 from safe_diffusion_agent.settings import override
 
 CONFIG = TrainingConfig(width=8, discount=0.9)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from safe_diffusion_agent.agent_evaluation import evaluate_agent
-from safe_diffusion_agent.baselines.bcq_unconstrained import PRESETS, fit
 from safe_diffusion_agent.evaluation import EvaluationConfig
+from safe_diffusion_agent.methods.baselines.bcq import PRESETS, fit
 from safe_diffusion_agent.settings import override
 
 NUM_STEPS, BATCH_SIZE, NUM_EPISODES = 3_000, 100, 10

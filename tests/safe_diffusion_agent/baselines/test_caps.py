@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from baseline_cases import batch, task
 
-from safe_diffusion_agent.baselines.caps import (
+from safe_diffusion_agent.methods.baselines.caps import (
     PRESETS,
     CapsNetworks,
     CapsTraining,

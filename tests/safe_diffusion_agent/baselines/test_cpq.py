@@ -4,7 +4,7 @@ import pytest
 import torch
 from baseline_cases import answers, batch, task
 
-from safe_diffusion_agent.baselines.cpq import PRESETS, CpqNetworks, CpqTraining, penalized
+from safe_diffusion_agent.methods.baselines.cpq import PRESETS, CpqNetworks, CpqTraining, penalized
 from safe_diffusion_agent.settings import override
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from safe_diffusion_agent.methods import METHODS
+from safe_diffusion_agent.methods.table import METHODS
 
 BCQ = {"num_actions": 50, "kl_weight": 0.01}  # a generator that covers all of the data's actions
 SETTINGS = {

@@ -1,9 +1,9 @@
 import numpy as np
 import torch
 
-from safe_diffusion_agent.baselines.budgets import critic_budget
 from safe_diffusion_agent.episodes import Episodes
 from safe_diffusion_agent.learning.transitions import Scaling, Transitions
+from safe_diffusion_agent.methods.baselines.config import critic_budget
 
 
 def two_episodes(cost_discount=0.5) -> Episodes:

@@ -1,0 +1,297 @@
+"""BCQ (Fujimoto et al. 2019) with a price on cost: what the three BCQ baselines have in common.
+
+BCQ takes the best of several actions that a generative model of the data proposes and a small
+network perturbs. Here "best" is by Q_r - lambda Q_c, where Q_r and Q_c are the values of reward and
+cost of one and the same policy, and lambda is a price per state. As both are linear in what they
+sum up, this is BCQ on the reward r - lambda c; with lambda = 0 it is plain BCQ. The methods differ
+in where lambda comes from: learned (BCQ-Lagrangian), a part of the state (BCORLE), or none, with
+the cost in the reward (BCQ-Saute).
+
+The three networks are updated in one step, not one after the other as in the original code.
+"""
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Unpack
+
+import torch
+from torch import Tensor, nn
+
+from safe_diffusion_agent.episodes import Episodes, Task
+from safe_diffusion_agent.learning.networks import (
+    ActionGenerator,
+    Perturbation,
+    TwinCritic,
+    frozen,
+    move_towards,
+)
+from safe_diffusion_agent.learning.transitions import Batch
+from safe_diffusion_agent.methods.baselines.agent import BaselineAgent
+from safe_diffusion_agent.methods.baselines.config import (
+    QUICK_BCQ,
+    QUICK_TRAINING,
+    BcqConfig,
+    TrainingConfig,
+)
+from safe_diffusion_agent.methods.baselines.fitting import (
+    FitOptions,
+    History,
+    Training,
+    fit_networks,
+)
+
+
+class BcqNetworks(nn.Module):
+    """What acts: generator, perturbation, and critics of reward and (if priced) of cost.
+
+    Args:
+        training: Sizes.
+        bcq: Settings.
+        state_dim: S.
+        act_dim: A.
+        has_cost: Whether there is a critic of cost.
+    """
+
+    def __init__(
+        self,
+        training: TrainingConfig,
+        bcq: BcqConfig,
+        state_dim: int,
+        act_dim: int,
+        *,
+        has_cost: bool = True,
+    ):
+        super().__init__()
+        sizes = (state_dim, act_dim, training.width)
+        self.generator = ActionGenerator(*sizes)
+        self.perturbation = Perturbation(*sizes, bcq.perturbation)
+        self.reward_critic = TwinCritic(*sizes)
+        self.cost_critic = TwinCritic(*sizes) if has_cost else None
+
+    def best_actions(
+        self, states: Tensor, price: Tensor, num: int, generator: torch.Generator
+    ) -> Tensor:
+        """The best of `num` perturbed actions per state (BCQ, Eq. 11).
+
+        Args:
+            states: `(N, S)`.
+            price: lambda, `(N,)`.
+            num: Actions to choose from.
+            generator: Gives the latents.
+
+        Returns:
+            `(N, A)`.
+        """
+        proposed = self.generator.sample(states, num, generator)
+        states = states[:, None].expand(-1, num, -1)
+        actions: Tensor = self.perturbation(states, proposed)
+        value = self.reward_critic(states, actions)[0]
+        if self.cost_critic is not None:
+            value = value - price[:, None] * self.cost_critic(states, actions).mean(dim=0)
+        return actions[torch.arange(len(actions), device=actions.device), value.argmax(dim=1)]
+
+
+class BcqTraining(Training):
+    """The networks and their targets; the methods say what the price is.
+
+    Args:
+        networks: What is trained.
+        training: Shared settings.
+        bcq: Settings.
+        cost_discount: Of the critic of cost.
+    """
+
+    def __init__(
+        self, networks: BcqNetworks, training: TrainingConfig, bcq: BcqConfig, cost_discount: float
+    ):
+        super().__init__(networks)
+        self.training_config, self.bcq, self.cost_discount = training, bcq, cost_discount
+        self.targets = copy.deepcopy(networks).requires_grad_(False)
+        del self.targets.generator  # it has no target
+        self.learning_rates = {
+            "networks.generator": training.generator_learning_rate,
+            "networks.perturbation": training.actor_learning_rate,
+        }
+
+    def after_step(self) -> None:
+        """Moves the target networks."""
+        for name, target in self.targets.named_children():
+            move_towards(target, getattr(self.networks, name), self.training_config.target_rate)
+
+
+@dataclass(frozen=True)
+class PricedBatch:
+    """Transitions between states, with a price on each; N of them.
+
+    Attributes:
+        states: `(N, S)`.
+        actions: `(N, A)`.
+        rewards: `(N,)`.
+        costs: `(N,)`.
+        next_states: `(N, S)`.
+        continues: `(N,)`, 0 where the episode terminated.
+        price: lambda, `(N,)`, the same before and after the transition.
+    """
+
+    states: Tensor
+    actions: Tensor
+    rewards: Tensor
+    costs: Tensor
+    next_states: Tensor
+    continues: Tensor
+    price: Tensor
+
+
+def soft_minimum(values: Tensor, weight: float) -> Tensor:
+    """Soft clipped twins (BCQ, Eq. 13): weight min + (1 - weight) max, `(2, *)` to `(*,)`."""
+    return weight * values.amin(dim=0) + (1.0 - weight) * values.amax(dim=0)
+
+
+def critic_targets(
+    training: BcqTraining, batch: PricedBatch, generator: torch.Generator
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Regression targets of the critics, with the best of several next actions (BCQ, Eq. 13).
+
+    For cost the larger twin has the larger weight, as too low a cost is the dangerous error.
+
+    Returns:
+        Targets of reward and of cost `(N,)`, and the cost to come at the next states `(N,)`; the
+        last two are None without a critic of cost.
+    """
+    config, bcq = training.training_config, training.bcq
+    with torch.no_grad():
+        num = bcq.num_target_actions
+        proposed = training.networks.generator.sample(batch.next_states, num, generator)
+        states = batch.next_states[:, None].expand(-1, num, -1)
+        actions = training.targets.perturbation(states, proposed)
+        reward_value = soft_minimum(training.targets.reward_critic(states, actions), bcq.min_weight)
+        if training.targets.cost_critic is None:
+            best = reward_value.amax(dim=1)
+            return batch.rewards + config.discount * batch.continues * best, None, None
+        cost_value = -soft_minimum(-training.targets.cost_critic(states, actions), bcq.min_weight)
+        value = reward_value - batch.price[:, None] * cost_value
+        chosen = value.argmax(dim=1, keepdim=True)
+        next_reward = reward_value.gather(1, chosen)[:, 0]
+        next_cost = cost_value.gather(1, chosen)[:, 0]
+        return (
+            batch.rewards + config.discount * batch.continues * next_reward,
+            batch.costs + training.cost_discount * batch.continues * next_cost,
+            next_cost,
+        )
+
+
+def priced_losses(
+    training: BcqTraining, batch: PricedBatch, generator: torch.Generator
+) -> tuple[dict[str, Tensor], Tensor | None]:
+    """Losses of all networks; each reaches the parameters of its own network only.
+
+    Returns:
+        The losses by name, and the cost to come at the next states (see `critic_targets`).
+    """
+    networks = training.networks
+    reward_target, cost_target, next_cost = critic_targets(training, batch, generator)
+    parts = {
+        "generator": networks.generator.loss(
+            batch.states, batch.actions, training.bcq.kl_weight, generator
+        ),
+        "reward_critic": networks.reward_critic.loss(batch.states, batch.actions, reward_target),
+    }
+    if networks.cost_critic is not None and cost_target is not None:
+        parts["cost_critic"] = networks.cost_critic.loss(batch.states, batch.actions, cost_target)
+    parts["perturbation"] = _perturbation_loss(networks, batch, generator)
+    return parts, next_cost
+
+
+def _perturbation_loss(
+    networks: BcqNetworks, batch: PricedBatch, generator: torch.Generator
+) -> Tensor:
+    """Minus the value of perturbed actions (BCQ, Eq. 12)."""
+    with torch.no_grad():
+        proposed = networks.generator.sample(batch.states, 1, generator)[:, 0]
+    actions = networks.perturbation(batch.states, proposed)
+    with frozen(networks.reward_critic):
+        value: Tensor = networks.reward_critic(batch.states, actions)[0]
+    if networks.cost_critic is not None:
+        with frozen(networks.cost_critic):
+            value = value - batch.price * networks.cost_critic(batch.states, actions).mean(dim=0)
+    return -value.mean()
+
+
+@dataclass(frozen=True, kw_only=True)
+class BcqUnconstrainedConfig:
+    """Settings of plain BCQ.
+
+    Attributes:
+        preset: Name of the preset that it comes from.
+        training: Shared settings.
+        bcq: Settings of BCQ.
+    """
+
+    preset: str = "custom"
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    bcq: BcqConfig = field(default_factory=BcqConfig)
+
+
+PRESETS = {
+    "paper": BcqUnconstrainedConfig(preset="paper"),
+    "quick": BcqUnconstrainedConfig(preset="quick", training=QUICK_TRAINING, bcq=QUICK_BCQ),
+}
+
+
+class BcqUnconstrainedAgent(BaselineAgent):
+    """BCQ on the reward alone."""
+
+    method: ClassVar[str] = "bcq"
+    config_class: ClassVar[Any] = BcqUnconstrainedConfig
+    changeable: ClassVar[tuple[str, ...]] = ("num_actions",)
+    config: BcqUnconstrainedConfig
+
+    @classmethod
+    def build(cls, config: BcqUnconstrainedConfig, task: Task) -> nn.Module:
+        """See `BaselineAgent.build`."""
+        dims = (task.obs_dim, task.act_dim)
+        return BcqNetworks(config.training, config.bcq, *dims, has_cost=False)
+
+    def _actions(
+        self, obs: Tensor, budget: Tensor, steps: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        del steps
+        actions: Tensor = self.networks.best_actions(
+            obs, torch.zeros_like(budget), self.config.bcq.num_actions, generator
+        )
+        return actions
+
+
+class BcqUnconstrainedTraining(BcqTraining):
+    """Trains on the rewards as they are.
+
+    Args:
+        networks: What is trained.
+        config: Settings.
+        task: What to train for.
+    """
+
+    def __init__(self, networks: BcqNetworks, config: BcqUnconstrainedConfig, task: Task):
+        super().__init__(networks, config.training, config.bcq, task.cost_discount)
+
+    def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """See `Training.losses`."""
+        priced = PricedBatch(
+            batch.obs,
+            batch.actions,
+            batch.rewards,
+            batch.costs,
+            batch.next_obs,
+            batch.continues,
+            torch.zeros_like(batch.rewards),
+        )
+        return priced_losses(self, priced, generator)[0]
+
+
+def fit(
+    episodes: Episodes, config: BcqUnconstrainedConfig, **options: Unpack[FitOptions]
+) -> tuple[BcqUnconstrainedAgent, History]:
+    """Trains an agent by plain BCQ; see `fit_networks`."""
+    return fit_networks(
+        BcqUnconstrainedAgent, episodes, config, BcqUnconstrainedTraining, **options
+    )

@@ -1,0 +1,225 @@
+"""CAPS: constraint-adaptive policy switching (Chemingui et al., AAAI 2025), with IQL critics.
+
+One policy network has two heads. The first maximises reward, the second minimises cost, both by
+weighted regression on the data's actions (IQL, Kostrikov et al. 2022, Eqs. 5 to 7, once for reward
+and once for cost). The budget is not seen in training. To act, among the heads whose action's cost
+Q_c fits the remaining budget, the one with the larger Q_r is taken; if none fits, the one that
+costs least.
+
+Written from the paper and the facts of its public code, of which no line is copied. Departures: the
+learning rate of the policy is constant, and Q_c is the larger of its twins in the bootstrapped
+values as well as when acting.
+"""
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Unpack
+
+import torch
+from torch import Tensor, nn
+
+from safe_diffusion_agent.episodes import Episodes, Task
+from safe_diffusion_agent.learning.networks import GaussianPolicy, TwinCritic, mlp, move_towards
+from safe_diffusion_agent.learning.transitions import Batch
+from safe_diffusion_agent.methods.baselines.agent import BaselineAgent
+from safe_diffusion_agent.methods.baselines.config import (
+    TrainingConfig,
+    critic_budget,
+    critic_cost_discount,
+)
+from safe_diffusion_agent.methods.baselines.fitting import (
+    FitOptions,
+    History,
+    Training,
+    fit_networks,
+)
+from safe_diffusion_agent.settings import check, check_positive, check_shares
+
+MAX_WEIGHT = 100.0  # of a transition in the policies' losses, as in IQL
+
+
+@dataclass(frozen=True, kw_only=True)
+class CapsConfig:
+    """Settings of CAPS; the defaults are those of its public code.
+
+    Attributes:
+        preset: Name of the preset that it comes from.
+        training: Shared settings.
+        expectile: tau of the reward's value function.
+        cost_expectile: The same for cost.
+        temperature: beta, inverse temperature of the reward head.
+        cost_temperature: The same for the cost head.
+        reward_scale: Multiplies rewards in training.
+    """
+
+    preset: str = "custom"
+    training: TrainingConfig = field(
+        default_factory=lambda: TrainingConfig(
+            num_steps=100_000,
+            batch_size=512,
+            width=512,
+            actor_learning_rate=3e-4,
+            critic_learning_rate=3e-4,
+        )
+    )
+    expectile: float = 0.7
+    cost_expectile: float = 0.7
+    temperature: float = 3.0
+    cost_temperature: float = 3.0
+    reward_scale: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_shares(self, ("expectile", "cost_expectile"))
+        check_positive(self, ("reward_scale",))
+        for name in ("temperature", "cost_temperature"):
+            check(getattr(self, name) >= 0, f"{name} should be >= 0", getattr(self, name))
+
+
+# "quick" is ours: a sixth of the steps, smaller networks, larger learning rates. The larger
+# expectiles are no economy: on SafePendulum, 0.7 overspends in most episodes and 0.9 in few.
+PRESETS = {
+    "paper": CapsConfig(preset="paper"),
+    "quick": CapsConfig(
+        preset="quick",
+        training=TrainingConfig(
+            num_steps=15_000, width=128, actor_learning_rate=1e-3, critic_learning_rate=1e-3
+        ),
+        expectile=0.9,
+        cost_expectile=0.9,
+    ),
+}
+
+
+class CapsNetworks(nn.Module):
+    """What acts: the two heads, and the critics that choose between them.
+
+    Args:
+        obs_dim: O.
+        act_dim: A.
+        width: Width of the hidden layers.
+    """
+
+    def __init__(self, obs_dim: int, act_dim: int, width: int):
+        super().__init__()
+        self.policy = GaussianPolicy(obs_dim, act_dim, width, num_heads=2)
+        self.reward_critic = TwinCritic(obs_dim, act_dim, width)
+        self.cost_critic = TwinCritic(obs_dim, act_dim, width)
+
+
+def switch(reward_values: Tensor, cost_values: Tensor, budget: Tensor) -> Tensor:
+    """Chooses a head (CAPS, Alg. 1): the most reward that the budget allows, else the least cost.
+
+    Args:
+        reward_values: Q_r of each head's action, `(N, heads)`.
+        cost_values: Q_c, `(N, heads)`, in the units of `budget`.
+        budget: `(N,)`.
+
+    Returns:
+        Indices, `(N,)`.
+    """
+    allowed = cost_values < budget[:, None]
+    best = reward_values.masked_fill(~allowed, -torch.inf).argmax(dim=1)
+    return torch.where(allowed.any(dim=1), best, cost_values.argmin(dim=1))
+
+
+class CapsAgent(BaselineAgent):
+    """Switches between a policy for reward and one for low cost, by the remaining budget."""
+
+    method: ClassVar[str] = "caps"
+    config_class: ClassVar[Any] = CapsConfig
+    config: CapsConfig
+
+    @property
+    def looks_at_time(self) -> bool:
+        """See `Agent.looks_at_time`: the budget of the steps that are left is converted."""
+        return self.task.cost_discount == 1.0
+
+    @classmethod
+    def build(cls, config: CapsConfig, task: Task) -> nn.Module:
+        """See `BaselineAgent.build`."""
+        return CapsNetworks(task.obs_dim, task.act_dim, config.training.width)
+
+    def _actions(
+        self, obs: Tensor, budget: Tensor, steps: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        del generator
+        critic_discount = critic_cost_discount(self.task, self.config.training)
+        actions: Tensor = self.networks.policy(obs)
+        states = obs[:, None].expand(-1, actions.shape[1], -1)
+        chosen = switch(
+            self.networks.reward_critic(states, actions).amin(dim=0),
+            self.networks.cost_critic(states, actions).amax(dim=0),
+            critic_budget(budget.clamp_min(0.0), steps, self.task.cost_discount, critic_discount),
+        )
+        return actions[torch.arange(len(actions), device=actions.device), chosen]
+
+
+class CapsTraining(Training):
+    """IQL on reward and on cost, and two policies by weighted regression.
+
+    Args:
+        networks: What the agent acts with.
+        config: Settings.
+        task: What to train for.
+    """
+
+    def __init__(self, networks: CapsNetworks, config: CapsConfig, task: Task):
+        super().__init__(networks)
+        self.config = config
+        self.cost_discount = critic_cost_discount(task, config.training)
+        width = config.training.width
+        self.reward_value = mlp(task.obs_dim, width, width, 1)
+        self.cost_value = mlp(task.obs_dim, width, width, 1)
+        self.reward_target = copy.deepcopy(networks.reward_critic).requires_grad_(False)
+        self.cost_target = copy.deepcopy(networks.cost_critic).requires_grad_(False)
+        self.learning_rates = {"networks.policy": config.training.actor_learning_rate}
+
+    def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """See `Training.losses`."""
+        del generator
+        config, networks = self.config, self.networks
+        reward_value = self.reward_value(batch.obs)[:, 0]
+        cost_value = self.cost_value(batch.obs)[:, 0]
+        with torch.no_grad():
+            next_reward_value = self.reward_value(batch.next_obs)[:, 0]
+            next_cost_value = self.cost_value(batch.next_obs)[:, 0]
+            reward_q = self.reward_target(batch.obs, batch.actions).amin(dim=0)
+            cost_q = self.cost_target(batch.obs, batch.actions).amax(dim=0)
+        discount = config.training.discount
+        reward_target = config.reward_scale * batch.rewards + (
+            discount * batch.continues * next_reward_value
+        )
+        cost_target = batch.costs + self.cost_discount * batch.continues * next_cost_value
+        reward_advantage = reward_q - reward_value
+        saving = cost_value - cost_q
+        weights = torch.stack(
+            [config.temperature * reward_advantage, config.cost_temperature * saving], dim=1
+        )
+        weights = weights.detach().exp().clamp_max(MAX_WEIGHT)
+        log_prob = networks.policy.log_prob(batch.obs, batch.actions)
+        return {
+            "reward_value": expectile_loss(reward_advantage, config.expectile),
+            "cost_value": expectile_loss(saving, config.cost_expectile),
+            "reward_critic": networks.reward_critic.loss(batch.obs, batch.actions, reward_target),
+            "cost_critic": networks.cost_critic.loss(batch.obs, batch.actions, cost_target),
+            "policy": -(weights * log_prob).mean(),
+        }
+
+    def after_step(self) -> None:
+        """See `Training.after_step`."""
+        rate = self.config.training.target_rate
+        move_towards(self.reward_target, self.networks.reward_critic, rate)
+        move_towards(self.cost_target, self.networks.cost_critic, rate)
+
+
+def expectile_loss(advantage: Tensor, expectile: float) -> Tensor:
+    """Asymmetric squared loss L_2^tau of what is above a value function (IQL, Eq. 5)."""
+    weight = torch.where(advantage > 0, expectile, 1.0 - expectile)
+    return (weight * advantage**2).mean()
+
+
+def fit(
+    episodes: Episodes, config: CapsConfig, **options: Unpack[FitOptions]
+) -> tuple[CapsAgent, History]:
+    """Trains an agent by CAPS; see `fit_networks`."""
+    return fit_networks(CapsAgent, episodes, config, CapsTraining, **options)

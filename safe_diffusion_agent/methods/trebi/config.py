@@ -1,0 +1,262 @@
+"""Settings of TREBI: what the networks are, how they are trained, how a trained agent plans.
+
+The defaults are the paper's (Lin et al. 2023, Alg. 1, Eq. 16, App. D); what its text leaves open is
+taken from Diffuser, on which it says it is based. Attributes marked "Improvement" are ours, and off
+by default.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from safe_diffusion_agent.errors import UnknownNameError
+from safe_diffusion_agent.methods.trebi.frontier_config import FrontierConfig
+from safe_diffusion_agent.settings import check, check_choices, from_json, override
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """What the networks are, and what they predict. Fixed by training.
+
+    Attributes:
+        network: `"unet"`: Diffuser's temporal U-Net and its encoder half. `"mlp"`: small networks.
+        horizon: H, steps of a planned trajectory. Divisible by 2^(levels - 1) with `"unet"`.
+        diffusion_steps: T.
+        base_width: U-Net: channels of the first level.
+        width_mults: U-Net: channel multiplier of each level.
+        mlp_width: MLP: width of the denoiser's blocks.
+        mlp_blocks: MLP: number of the denoiser's blocks.
+        mlp_value_width: MLP: width of the value networks.
+        discount: Discount of the return that the reward value predicts. None: that of the task's
+            costs (App. D gives one gamma).
+        cost_discount: gamma_c of the cost that the cost value predicts. None: the task's.
+        time_to_go: Improvement: the value networks see how much of the episode is left.
+        cost_quantiles: Improvement: quantiles that the cost value predicts beside the mean.
+        standardize_values: Improvement: value targets are standardised for the loss.
+        judge: What candidates are judged by. `"values"`: the two value networks of the paper.
+            `"frontier"`: improvement: one-step models and the frontier critic, see `frontier`.
+        num_models: Frontier: members of the ensemble of one-step models.
+        model_width: Frontier: width of their hidden layers.
+        critic_width: Frontier: width of the critic's hidden layers.
+    """
+
+    network: Literal["unet", "mlp"] = "unet"
+    horizon: int = 32
+    diffusion_steps: int = 20
+    base_width: int = 32
+    width_mults: tuple[int, ...] = (1, 2, 4, 8)
+    mlp_width: int = 256
+    mlp_blocks: int = 2
+    mlp_value_width: int = 128
+    discount: float | None = None
+    cost_discount: float | None = None
+    time_to_go: bool = False
+    cost_quantiles: tuple[float, ...] = ()
+    standardize_values: bool = False
+    judge: Literal["values", "frontier"] = "values"
+    num_models: int = 3
+    model_width: int = 96
+    critic_width: int = 192
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        check(self.horizon >= 2, "horizon should be at least 2", self.horizon)
+        check(self.diffusion_steps >= 1, "diffusion_steps should be positive", self.diffusion_steps)
+        divisor = 2 ** (len(self.width_mults) - 1)
+        check(
+            self.network == "mlp" or self.horizon % divisor == 0,
+            f"horizon should be divisible by {divisor} (2 to the number of U-Net levels minus 1)",
+            self.horizon,
+        )
+        widths = [self.base_width * mult for mult in self.width_mults]
+        check(
+            all(width % 8 == 0 for width in (*widths, widths[-1] // 4)) and widths[-1] % 4 == 0,
+            "every level's width, and a quarter of the last one, should be divisible by 8",
+            widths,
+        )
+        for name in ("discount", "cost_discount"):
+            value = getattr(self, name)
+            check(value is None or 0.0 < value <= 1.0, f"{name} should be in (0, 1]", value)
+        for quantile in self.cost_quantiles:
+            check(0.0 < quantile < 1.0, "cost_quantiles should be in (0, 1)", quantile)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How the networks are trained.
+
+    Attributes:
+        num_steps: Optimiser steps; all three networks take one each.
+        batch_size: Trajectories per gradient: 64 at once for Diffuser's two accumulated halves.
+        accumulate: Gradients summed per optimiser step.
+        learning_rate: Of Adam.
+        decay_from: Share of the training after which the learning rate falls linearly to zero;
+            1 keeps it constant.
+        ema_decay: Decay of the average of the weights, which is what plans.
+        ema_interval: Optimiser steps between two updates of the average.
+        ema_start: Until this step the average is a copy of the weights.
+        first_action_weight: Weight of the first action in the denoising loss, 1 for all else.
+        windows: `"inside"`: training trajectories start where all of them fits below the time
+            limit, as in Diffuser, so that the last H - 1 steps of a full-length episode never start
+            one. `"all"`: improvement: they start everywhere, and what lies beyond the time limit is
+            masked.
+        clean_share: Improvement: share of the value networks' trajectories without noise.
+        calibration_share: Improvement: share of the episodes that the networks are not trained on
+            and that the margin for `PlannerConfig.risk` is taken from, with `judge="values"`. With
+            0, as in the paper, such an agent is not calibrated.
+        recorded_training: On a GPU: what computes the gradients of denoiser and values is recorded
+            once as a CUDA graph, and replayed in every step.
+        termination_penalty: Added to the last cost, and subtracted from the last reward, of
+            episodes that terminate. The reference code uses 100 on MuJoCo.
+    """
+
+    num_steps: int = 1_000_000
+    batch_size: int = 64
+    accumulate: int = 1
+    learning_rate: float = 2e-4
+    decay_from: float = 1.0
+    ema_decay: float = 0.995
+    ema_interval: int = 10
+    ema_start: int = 2_000
+    first_action_weight: float = 10.0
+    windows: Literal["inside", "all"] = "inside"
+    clean_share: float = 0.0
+    calibration_share: float = 0.0
+    recorded_training: bool = False
+    termination_penalty: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        for name in ("num_steps", "batch_size", "accumulate", "ema_interval"):
+            check(getattr(self, name) >= 1, f"{name} should be positive", getattr(self, name))
+        check(self.learning_rate > 0, "learning_rate should be positive", self.learning_rate)
+        for name in ("decay_from", "clean_share", "ema_decay", "calibration_share"):
+            value = getattr(self, name)
+            check(0.0 <= value <= 1.0, f"{name} should be in [0, 1]", value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannerConfig:
+    """How a trained agent plans. Can be changed when an agent is loaded.
+
+    Attributes:
+        num_candidates: K, trajectories sampled per state. Frontier: may be 0 with `critic_plans`.
+        guidance_scale: alpha of Eq. 16.
+        penalty: n of Eq. 14 and 16.
+        penalty_ramp: See `planners.budget_gradient`.
+        guidance_on: See `diffusion.sample`.
+        guidance_repeats: See `diffusion.sample`.
+        num_unguided_steps: See `diffusion.sample`.
+        sampling_steps: Improvement: steps that undo the noise, see `Schedule.respaced`. None: T.
+        precision: Improvement: of denoising and guidance; candidates are judged in float32.
+        execution: Improvement: how a plan is computed, see `execution`. `"eager"`: one operation
+            after the other. `"compiled"`: as machine code, which the first plan makes (it takes
+            tens of seconds, and a C++ compiler). On a GPU it is then recorded, too; U-Nets are
+            compiled there alone. `"recorded"`: eager, but recorded on a GPU.
+        score: Which trajectories the candidates are judged by: the `"final"` ones, or the
+            `"noised"` ones before the last denoising, as in the reference code.
+        cost_quantile: Improvement: the quantile that stands for the cost everywhere in the planner;
+            one of the model's `cost_quantiles`. None: the mean.
+        budget_margin: Improvement: share of the task's maximum budget that the planner holds back.
+        clip: Improvement: predicted clean trajectories are clipped to the action space and to the
+            range of the observations in the data. Executed actions always are to the action space.
+        critic_plans: Frontier: whether the critic's own plans are among the candidates.
+        bound: Frontier: how the rest of the budget is valued, see `frontier.BOUNDS`.
+        risk: Improvement: share of the episodes that may exceed the budget, as far as the
+            calibration tells; adds a margin, see `calibration`. None: none.
+        budget_scale: What an evaluation multiplies budgets by at the start of an episode, when the
+            planner's gamma_c is not the task's. The reference code does so on Pendulum and Reacher.
+    """
+
+    num_candidates: int = 64
+    guidance_scale: float = 0.1
+    penalty: float = 1000.0
+    penalty_ramp: bool = False
+    guidance_on: Literal["mean", "input"] = "mean"
+    guidance_repeats: int = 1
+    num_unguided_steps: int = 0
+    sampling_steps: int | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
+    execution: Literal["eager", "compiled", "recorded"] = "eager"
+    score: Literal["final", "noised"] = "final"
+    cost_quantile: float | None = None
+    budget_margin: float = 0.0
+    clip: bool = False
+    critic_plans: bool = True
+    bound: Literal["dual", "single"] = "dual"
+    risk: float | None = None
+    budget_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        risk = self.risk
+        check(risk is None or 0.0 < risk < 1.0, "risk should be in (0, 1)", risk)
+        check(self.guidance_repeats >= 1, "guidance_repeats should be >= 1", self.guidance_repeats)
+        for name in ("guidance_scale", "penalty", "num_unguided_steps", "budget_margin"):
+            check(getattr(self, name) >= 0, f"{name} should be >= 0", getattr(self, name))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrebiConfig:
+    """All settings of one agent, in four groups whose names do not overlap."""
+
+    preset: str
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    frontier: FrontierConfig = FrontierConfig()
+    planner: PlannerConfig = PlannerConfig()
+
+    def __post_init__(self) -> None:
+        planner, model = self.planner, self.model
+        check(
+            planner.cost_quantile is None or planner.cost_quantile in model.cost_quantiles,
+            f"cost_quantile should be None or one of {model.cost_quantiles}",
+            planner.cost_quantile,
+        )
+        least = 0 if model.judge == "frontier" and planner.critic_plans else 1
+        num_candidates, num_steps = planner.num_candidates, planner.sampling_steps
+        check(num_candidates >= least, f"num_candidates should be >= {least}", num_candidates)
+        fits = num_steps is None or 1 <= num_steps <= model.diffusion_steps
+        check(fits, f"sampling_steps should be in 1 to {model.diffusion_steps}", num_steps)
+
+    def override(self, **settings: Any) -> "TrebiConfig":
+        """Returns a config with some settings of any group changed.
+
+        Raises:
+            UnknownNameError: There is no such setting.
+            ValueError: A value is out of range.
+        """
+        return override(self, settings)
+
+    def override_planner(self, **settings: Any) -> "TrebiConfig":
+        """Returns a config with some settings changed that training does not fix.
+
+        Raises:
+            UnknownNameError: There is no such setting in `PlannerConfig`.
+            ValueError: A value is out of range.
+        """
+        changeable = [name for name, group in SETTINGS.items() if group == "planner"]
+        for name in settings:
+            if name not in changeable:
+                raise UnknownNameError("planner setting", name, changeable)
+        return self.override(**settings)
+
+
+GROUPS: dict[str, Any] = {
+    "model": ModelConfig,
+    "training": TrainingConfig,
+    "frontier": FrontierConfig,
+    "planner": PlannerConfig,
+}
+# Every setting and the group that it belongs to.
+SETTINGS: dict[str, str] = {
+    field.name: group for group, cls in GROUPS.items() for field in fields(cls)
+}
+
+
+def config_from_json(document: dict[str, Any]) -> TrebiConfig:
+    """Rebuilds a config from `dataclasses.asdict` that went through JSON.
+
+    Raises:
+        UnknownNameError: It has a setting that this version does not know.
+    """
+    return from_json(TrebiConfig, document)
