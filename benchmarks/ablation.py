@@ -19,11 +19,12 @@ from pathlib import Path
 import torch
 from rich.progress import track
 
-from safe_diffusion_agent import TrebiAgent, pipeline
+from safe_diffusion_agent import TrebiAgent
 from safe_diffusion_agent.data.collection import CollectConfig, collect
-from safe_diffusion_agent.evaluation import EvaluationConfig
+from safe_diffusion_agent.evaluation.protocol import EvaluationConfig
+from safe_diffusion_agent.evaluation.statistics import wilson_interval
+from safe_diffusion_agent.experiments import stages as pipeline
 from safe_diffusion_agent.methods.trebi.config import SETTINGS
-from safe_diffusion_agent.statistics import wilson_interval
 from safe_diffusion_agent.storage import provenance
 
 ENV_ID = "safe/Pendulum-v0"

@@ -11,9 +11,9 @@ import argparse
 from typing import Any
 
 from safe_diffusion_agent.cli.display import progress_bars
+from safe_diffusion_agent.experiments.catalog import FIGURES, SMALL_TASKS, PaperFigure
+from safe_diffusion_agent.experiments.reproduce import reproduce
 from safe_diffusion_agent.methods.trebi.diffusion import Schedule
-from safe_diffusion_agent.paper_figures import FIGURES, SMALL_TASKS, PaperFigure
-from safe_diffusion_agent.reproduce import reproduce
 
 PENALTIES = (10, 100, 1000, 10000)
 _STEPS, _MORE_STEPS = (Schedule.cosine(num_steps, "cpu").variance for num_steps in (10, 20))

@@ -15,8 +15,8 @@ import numpy as np
 from rich.progress import track
 
 from safe_diffusion_agent import TrebiAgent
-from safe_diffusion_agent.evaluation import rollout, start_seed
-from safe_diffusion_agent.statistics import wilson_interval
+from safe_diffusion_agent.evaluation.rollout import rollout, start_seed
+from safe_diffusion_agent.evaluation.statistics import wilson_interval
 from safe_diffusion_agent.storage import provenance
 
 ENV_ID = "safe/Pendulum-v0"

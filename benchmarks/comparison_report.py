@@ -11,10 +11,10 @@ from typing import Any
 
 from markdown_table import table
 
-from safe_diffusion_agent.comparison import read_table
+from safe_diffusion_agent.evaluation.statistics import wilson_interval
+from safe_diffusion_agent.evaluation.tables import read_table
+from safe_diffusion_agent.experiments.catalog import FIGURES
 from safe_diffusion_agent.methods.table import METHODS
-from safe_diffusion_agent.paper_figures import FIGURES
-from safe_diffusion_agent.statistics import wilson_interval
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results" / "reproduce"

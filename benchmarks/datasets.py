@@ -11,10 +11,10 @@ from pathlib import Path
 
 import minari
 
-from safe_diffusion_agent.cards import RATIOS, budget_shares, describe
 from safe_diffusion_agent.data.collection import CollectConfig, default_dataset_id
 from safe_diffusion_agent.data.manifest import MANIFEST
 from safe_diffusion_agent.data.reading import load_episodes
+from safe_diffusion_agent.experiments.cards import RATIOS, budget_shares, describe
 from safe_diffusion_agent.storage import provenance, write_text
 
 FOLDER = Path(__file__).parent.parent / "results" / "datasets"

@@ -29,10 +29,11 @@ import torch
 from markdown_table import table_lines, write_report
 from rich.progress import Progress
 
-from safe_diffusion_agent import TrebiAgent, pipeline
-from safe_diffusion_agent.evaluation import EvaluationConfig
+from safe_diffusion_agent import TrebiAgent
+from safe_diffusion_agent.evaluation.protocol import EvaluationConfig
+from safe_diffusion_agent.evaluation.statistics import Z_95, wilson_interval
+from safe_diffusion_agent.experiments import stages as pipeline
 from safe_diffusion_agent.methods.trebi.presets import PRESETS
-from safe_diffusion_agent.statistics import Z_95, wilson_interval
 from safe_diffusion_agent.storage import provenance
 
 ROOT = Path(__file__).parent.parent

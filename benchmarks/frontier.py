@@ -21,9 +21,10 @@ import numpy as np
 import torch
 from rich.progress import track
 
-from safe_diffusion_agent import pipeline
 from safe_diffusion_agent.data.collection import CollectConfig, collect
-from safe_diffusion_agent.evaluation import EvaluationConfig, rollout, start_seed
+from safe_diffusion_agent.evaluation.protocol import EvaluationConfig
+from safe_diffusion_agent.evaluation.rollout import rollout, start_seed
+from safe_diffusion_agent.experiments import stages as pipeline
 from safe_diffusion_agent.methods.table import load_agent
 from safe_diffusion_agent.storage import provenance
 

@@ -18,12 +18,11 @@ from markdown_table import table_lines
 from matplotlib.figure import Figure
 
 from safe_diffusion_agent import TrebiAgent
-from safe_diffusion_agent.decision_figure import draw_decision
-from safe_diffusion_agent.figures import BLUE, COLORS, write_figure
-from safe_diffusion_agent.inspection import decision_at
+from safe_diffusion_agent.evaluation.figures import BLUE, COLORS, write_figure
+from safe_diffusion_agent.evaluation.optimum import best_returns, share_of_optimum
+from safe_diffusion_agent.evaluation.statistics import wilson_interval
+from safe_diffusion_agent.experiments.inspection import decision_at, draw_decision
 from safe_diffusion_agent.methods.table import load_agent
-from safe_diffusion_agent.optimum import best_returns, share_of_optimum
-from safe_diffusion_agent.statistics import wilson_interval
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results" / "frontier"

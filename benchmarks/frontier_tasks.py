@@ -21,10 +21,10 @@ import torch
 from frontier import START_SEED, timed_train
 from rich.progress import track
 
-from safe_diffusion_agent import pipeline
 from safe_diffusion_agent.data.collection import default_dataset_id
 from safe_diffusion_agent.data.reading import load_episodes
-from safe_diffusion_agent.evaluation import EvaluationConfig
+from safe_diffusion_agent.evaluation.protocol import EvaluationConfig
+from safe_diffusion_agent.experiments import stages as pipeline
 from safe_diffusion_agent.methods.table import load_agent
 from safe_diffusion_agent.storage import provenance
 

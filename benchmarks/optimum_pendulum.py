@@ -18,8 +18,8 @@ import numpy as np
 from rich.progress import track
 
 import safe_envs  # noqa: F401
-from safe_diffusion_agent.evaluation import start_seed
-from safe_diffusion_agent.optimum import FILES
+from safe_diffusion_agent.evaluation.optimum import FILES
+from safe_diffusion_agent.evaluation.rollout import start_seed
 from safe_diffusion_agent.storage import provenance
 from safe_envs.costs import unsafe_angle_cost
 

@@ -14,7 +14,7 @@ from markdown_table import table
 from readme_latency import latency
 from trust_report import by_risk, share
 
-from safe_diffusion_agent.comparison import read_table
+from safe_diffusion_agent.evaluation.tables import read_table
 from safe_diffusion_agent.methods.table import METHODS
 from safe_envs import TASKS
 

@@ -27,8 +27,9 @@ from trust_measures import (
 from trust_report import write_report
 from trust_settings import SHIFTS
 
-from safe_diffusion_agent import TrebiAgent, pipeline
+from safe_diffusion_agent import TrebiAgent
 from safe_diffusion_agent.data.collection import default_dataset_id
+from safe_diffusion_agent.experiments import stages as pipeline
 from safe_diffusion_agent.storage import provenance
 
 ROOT = Path(__file__).parent.parent

@@ -11,7 +11,7 @@ from trust_settings import START_SEED, play
 from safe_diffusion_agent import TrebiAgent
 from safe_diffusion_agent.data.reading import load_episodes
 from safe_diffusion_agent.episodes import discounted_sums, is_held_out
-from safe_diffusion_agent.forecasts import auroc, brier_score, calibration_curve
+from safe_diffusion_agent.evaluation.statistics import auroc, brier_score, calibration_curve
 
 
 class Switched:

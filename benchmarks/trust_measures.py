@@ -8,14 +8,14 @@ import torch
 from trust_settings import SHIFTS, START_SEED, Shift, grid, play, shifts_of
 
 from safe_diffusion_agent import AdaptiveRisk, TrebiAgent
-from safe_diffusion_agent.schedules import (
+from safe_diffusion_agent.evaluation.schedules import (
     lost_to_cuts,
     one_change,
     random_walk,
     top_ups,
     total_budget,
 )
-from safe_diffusion_agent.statistics import wilson_interval
+from safe_diffusion_agent.evaluation.statistics import wilson_interval
 
 RISKS = (None, 0.02, 0.05, 0.1, 0.2, 0.4)
 RATIOS = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)

@@ -15,9 +15,9 @@ from markdown_table import table_lines
 from matplotlib.figure import Figure
 from trust_measures import RISK
 
-from safe_diffusion_agent.figures import BLUE, COLORS, GRAY, write_figure
-from safe_diffusion_agent.optimum import best_returns
-from safe_diffusion_agent.statistics import wilson_interval
+from safe_diffusion_agent.evaluation.figures import BLUE, COLORS, GRAY, write_figure
+from safe_diffusion_agent.evaluation.optimum import best_returns
+from safe_diffusion_agent.evaluation.statistics import wilson_interval
 
 Row = dict[str, Any]
 

@@ -7,8 +7,8 @@ import gymnasium as gym
 import numpy as np
 
 from safe_diffusion_agent import TrebiAgent
-from safe_diffusion_agent.evaluation import Rollout, rollout, start_seed
-from safe_diffusion_agent.schedules import Scheduled, total_cost
+from safe_diffusion_agent.evaluation.rollout import Rollout, rollout, start_seed
+from safe_diffusion_agent.evaluation.schedules import Scheduled, total_cost
 
 START_SEED = 7000  # of the start states; nothing was tuned on them
 

@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 from safe_diffusion_agent import TrebiAgent
-from safe_diffusion_agent.evaluation import Rollout, rollout, start_seed
-from safe_diffusion_agent.figures import draw_budget_over_time
+from safe_diffusion_agent.evaluation.figures import draw_budget_over_time
+from safe_diffusion_agent.evaluation.rollout import Rollout, rollout, start_seed
 
 TURNED_AT = 40  # step
 

@@ -8,7 +8,8 @@ import pytest
 from scipy.stats import wilcoxon
 
 from safe_diffusion_agent import TrebiAgent
-from safe_diffusion_agent.evaluation import EvaluationConfig, evaluate_policy, rollout, start_seed
+from safe_diffusion_agent.evaluation.protocol import EvaluationConfig, evaluate_policy
+from safe_diffusion_agent.evaluation.rollout import rollout, start_seed
 from safe_diffusion_agent.storage import FILE_NAME, PRETRAINED, pretrained_names
 
 NUM_EPISODES = 20

@@ -38,8 +38,8 @@ def train(
     settings: Settings = None,
 ) -> None:
     """Train an agent on a Minari dataset."""
-    from safe_diffusion_agent.inspection import held_back_too_much
-    from safe_diffusion_agent.pipeline import train as train_agent
+    from safe_diffusion_agent.experiments.inspection import held_back_too_much
+    from safe_diffusion_agent.experiments.stages import train as train_agent
 
     with progress_bar("train") as progress:
         agent = train_agent(
@@ -78,9 +78,9 @@ def evaluate(
 
     Run it again after an interruption, and it continues.
     """
-    from safe_diffusion_agent.evaluation import EvaluationConfig
+    from safe_diffusion_agent.evaluation.protocol import EvaluationConfig
+    from safe_diffusion_agent.experiments.stages import evaluate as evaluate_agent
     from safe_diffusion_agent.methods.table import load_agent
-    from safe_diffusion_agent.pipeline import evaluate as evaluate_agent
 
     changed = parse_settings(settings)
     loaded = load_agent(agent, device=device, **changed)
@@ -115,8 +115,8 @@ def run(
     settings: Settings = None,
 ) -> None:
     """Collect, train and evaluate. Run it again after an interruption, and it continues."""
-    from safe_diffusion_agent.evaluation import EvaluationConfig
-    from safe_diffusion_agent.pipeline import run as run_all
+    from safe_diffusion_agent.evaluation.protocol import EvaluationConfig
+    from safe_diffusion_agent.experiments.stages import run as run_all
 
     document = run_all(
         env_id,
@@ -148,8 +148,7 @@ def inspect(
     settings: Settings = None,
 ) -> None:
     """Show what a TREBI agent is, how far it trusts its models, and one decision of it."""
-    from safe_diffusion_agent.decision_figure import draw_decision
-    from safe_diffusion_agent.inspection import decision_at, facts
+    from safe_diffusion_agent.experiments.inspection import decision_at, draw_decision, facts
     from safe_diffusion_agent.methods.trebi.agent import TrebiAgent
 
     loaded = TrebiAgent.load(agent, device=device, seed=seed, **parse_settings(settings))

@@ -71,7 +71,7 @@ def describe(
     cost_fn: CostFn = None,
 ) -> None:
     """Write the card of a dataset: what is in it, and which budgets it can teach."""
-    from safe_diffusion_agent.cards import describe as describe_dataset
+    from safe_diffusion_agent.experiments.cards import describe as describe_dataset
 
     function = parse_function(cost_fn)
     path = describe_dataset(dataset_id, out, cost_key=cost_key, cost_fn=function)
@@ -121,8 +121,8 @@ def max_budget(
     cost_fn: CostFn = None,
 ) -> None:
     """Compute the maximum budget of a dataset by the paper's rules, and store it with it."""
+    from safe_diffusion_agent.experiments.stages import measure_max_budget
     from safe_diffusion_agent.methods.table import load_agent
-    from safe_diffusion_agent.pipeline import measure_max_budget
 
     loaded = None if agent is None else load_agent(agent)
     with progress_bar("measure") as progress:

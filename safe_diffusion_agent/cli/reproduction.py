@@ -40,8 +40,8 @@ def reproduce(
 
     Run it again after an interruption, and it continues.
     """
-    from safe_diffusion_agent.comparison import read_table
-    from safe_diffusion_agent.reproduce import reproduce as reproduce_figure
+    from safe_diffusion_agent.evaluation.tables import read_table
+    from safe_diffusion_agent.experiments.reproduce import reproduce as reproduce_figure
 
     with progress_bars() as progress:
         folder = reproduce_figure(

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from safe_diffusion_agent import pipeline
-from safe_diffusion_agent.action_log import ActionLog
-from safe_diffusion_agent.agent_evaluation import evaluate_agent
-from safe_diffusion_agent.evaluation import EvaluationConfig
+from safe_diffusion_agent.evaluation.action_log import ActionLog
+from safe_diffusion_agent.evaluation.protocol import EvaluationConfig, evaluate_agent
+from safe_diffusion_agent.experiments import stages as pipeline
 
 TASK = "safe/Pendulum-v0"
 NUM_STEPS = 200

@@ -3,8 +3,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from safe_diffusion_agent.agent_evaluation import OpenLoop, evaluate_agent
-from safe_diffusion_agent.evaluation import EvaluationConfig, evaluate_policy
+from safe_diffusion_agent.evaluation.protocol import (
+    EvaluationConfig,
+    evaluate_agent,
+    evaluate_policy,
+)
+from safe_diffusion_agent.evaluation.rollout import OpenLoop
 
 
 def test_plans_are_carried_out_and_then_made_again():

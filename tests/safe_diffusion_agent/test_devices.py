@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from safe_diffusion_agent.agent_evaluation import evaluate_agent
-from safe_diffusion_agent.evaluation import EvaluationConfig
-from safe_diffusion_agent.inspection import decision_at
+from safe_diffusion_agent.evaluation.protocol import EvaluationConfig, evaluate_agent
+from safe_diffusion_agent.experiments.inspection import decision_at
 from safe_diffusion_agent.learning import training as optimization
 from safe_diffusion_agent.methods.table import METHODS, load_agent
 

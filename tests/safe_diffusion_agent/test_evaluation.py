@@ -6,15 +6,14 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from safe_diffusion_agent.evaluation import (
+from safe_diffusion_agent.evaluation.protocol import (
     EpisodeResult,
     EvaluationConfig,
     evaluate_policy,
-    rollout,
-    start_seed,
     summarize,
     to_csv,
 )
+from safe_diffusion_agent.evaluation.rollout import rollout, start_seed
 from safe_envs import BudgetObservation
 
 

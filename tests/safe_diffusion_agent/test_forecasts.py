@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
 
-from safe_diffusion_agent.forecasts import auroc, brier_score, calibration_curve
+from safe_diffusion_agent.evaluation.statistics import auroc, brier_score, calibration_curve
 
 
 @settings(deadline=None, max_examples=50)

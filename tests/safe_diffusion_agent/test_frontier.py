@@ -12,7 +12,7 @@ from safe_diffusion_agent import TrebiAgent
 from safe_diffusion_agent.data.reading import load_episodes
 from safe_diffusion_agent.data.recording import EpisodeRecorder
 from safe_diffusion_agent.data.writing import write_dataset
-from safe_diffusion_agent.inspection import facts
+from safe_diffusion_agent.experiments.inspection import facts
 from safe_diffusion_agent.learning.dynamics import DynamicsEnsemble, Transition
 from safe_diffusion_agent.learning.transitions import Pieces
 from safe_diffusion_agent.methods.trebi.calibration import Calibration, conformal_quantile

@@ -2,8 +2,13 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from safe_diffusion_agent.decision_figure import draw_decision
-from safe_diffusion_agent.inspection import decision_at, decision_of, facts, held_back_too_much
+from safe_diffusion_agent.experiments.inspection import (
+    decision_at,
+    decision_of,
+    draw_decision,
+    facts,
+    held_back_too_much,
+)
 from safe_diffusion_agent.methods.trebi.fit import fit
 from safe_diffusion_agent.methods.trebi.presets import preset_config
 

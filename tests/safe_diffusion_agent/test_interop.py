@@ -7,10 +7,10 @@ import h5py
 import numpy as np
 import pytest
 
-from safe_diffusion_agent.cards import describe
 from safe_diffusion_agent.data.hdf5 import import_hdf5
 from safe_diffusion_agent.data.reading import load_episodes
 from safe_diffusion_agent.errors import DatasetError, UnknownNameError
+from safe_diffusion_agent.experiments.cards import describe
 
 
 def run(code, *arguments):

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from safe_diffusion_agent.errors import CheckpointError, UnknownNameError
-from safe_diffusion_agent.evaluation import EvaluationConfig
+from safe_diffusion_agent.evaluation.protocol import EvaluationConfig
+from safe_diffusion_agent.experiments.stages import evaluate, train
 from safe_diffusion_agent.methods.table import METHODS, load_agent, method_of
-from safe_diffusion_agent.pipeline import evaluate, train
 from safe_diffusion_agent.settings import from_json
 
 SMALL = {"num_steps": 6, "batch_size": 32}

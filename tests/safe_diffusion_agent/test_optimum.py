@@ -2,7 +2,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from safe_diffusion_agent.optimum import best_returns, share_of_optimum
+from safe_diffusion_agent.evaluation.optimum import best_returns, share_of_optimum
 
 
 def test_optimum_is_between_doing_nothing_and_the_largest_reward():

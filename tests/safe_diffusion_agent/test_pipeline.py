@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from safe_diffusion_agent import TrebiAgent, pipeline
+from safe_diffusion_agent import TrebiAgent
 from safe_diffusion_agent.cli import app, main
 from safe_diffusion_agent.errors import CheckpointError, DatasetError, UnknownNameError
-from safe_diffusion_agent.evaluation import EvaluationConfig
+from safe_diffusion_agent.evaluation.protocol import EvaluationConfig
+from safe_diffusion_agent.experiments import stages as pipeline
 from safe_envs import TASKS
 
 TOY = {"num_steps": 30, "batch_size": 16}

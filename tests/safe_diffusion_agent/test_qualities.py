@@ -8,8 +8,6 @@ import pytest
 import torch
 from minari.storage.datasets_root_dir import get_dataset_path
 
-from safe_diffusion_agent import pipeline
-from safe_diffusion_agent.cards import budget_shares, describe
 from safe_diffusion_agent.data.collection import (
     QUALITIES,
     CollectConfig,
@@ -23,6 +21,8 @@ from safe_diffusion_agent.data.reading import collection, load_episodes
 from safe_diffusion_agent.data.recording import NUM_ENVS, episode_seed, roll_out
 from safe_diffusion_agent.data.sac import SacTraining, Snapshot
 from safe_diffusion_agent.errors import DatasetError, UnknownNameError
+from safe_diffusion_agent.experiments import stages as pipeline
+from safe_diffusion_agent.experiments.cards import budget_shares, describe
 from safe_envs import TASKS
 
 ENV_ID = "safe/Pendulum-v0"

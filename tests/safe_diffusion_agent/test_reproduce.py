@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from safe_diffusion_agent import job_runners, paper_figures, reproduce, reproduction_jobs
 from safe_diffusion_agent.cli.display import show_comparison
-from safe_diffusion_agent.comparison import (
+from safe_diffusion_agent.data.collection import CollectConfig
+from safe_diffusion_agent.errors import DatasetError, UnknownNameError
+from safe_diffusion_agent.evaluation.protocol import EpisodeResult, EvaluationConfig, to_csv
+from safe_diffusion_agent.evaluation.tables import (
     Evaluated,
     overall,
     read_episodes,
@@ -18,11 +20,12 @@ from safe_diffusion_agent.comparison import (
     summary,
     tidy,
 )
-from safe_diffusion_agent.data.collection import CollectConfig
-from safe_diffusion_agent.errors import DatasetError, UnknownNameError
-from safe_diffusion_agent.evaluation import EpisodeResult, EvaluationConfig, to_csv
+from safe_diffusion_agent.experiments import catalog as paper_figures
+from safe_diffusion_agent.experiments import jobs as job_runners
+from safe_diffusion_agent.experiments import jobs as reproduction_jobs
+from safe_diffusion_agent.experiments import reproduce
+from safe_diffusion_agent.experiments.catalog import FIGURES, SCALES, PaperFigure
 from safe_diffusion_agent.methods.table import METHODS
-from safe_diffusion_agent.paper_figures import FIGURES, SCALES, PaperFigure
 
 
 def episode(ratio, cost, episode_return=1.0, budget=10.0) -> EpisodeResult:

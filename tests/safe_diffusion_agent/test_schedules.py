@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from safe_diffusion_agent.evaluation import rollout
-from safe_diffusion_agent.schedules import (
+from safe_diffusion_agent.evaluation.rollout import rollout
+from safe_diffusion_agent.evaluation.schedules import (
     Scheduled,
     lost_to_cuts,
     one_change,

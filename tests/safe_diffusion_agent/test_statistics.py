@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from matplotlib.cbook import boxplot_stats
 from scipy.stats import binomtest, bootstrap, trim_mean
 
-from safe_diffusion_agent.statistics import (
+from safe_diffusion_agent.evaluation.statistics import (
     BoxStatistics,
     conditional_value_at_risk,
     interquartile_mean,

@@ -6,8 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from safe_diffusion_agent.agent_evaluation import evaluate_agent
-from safe_diffusion_agent.evaluation import EvaluationConfig
+from safe_diffusion_agent.evaluation.protocol import EvaluationConfig, evaluate_agent
 from safe_diffusion_agent.methods.baselines.bcq import PRESETS, fit
 from safe_diffusion_agent.settings import override
 

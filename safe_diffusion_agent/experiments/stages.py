@@ -15,18 +15,22 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from safe_diffusion_agent.action_log import ActionLog
 from safe_diffusion_agent.agent import Agent
-from safe_diffusion_agent.agent_evaluation import evaluate_agent
 from safe_diffusion_agent.data.collection import CollectConfig, collect
 from safe_diffusion_agent.data.reading import load_episodes
 from safe_diffusion_agent.data.writing import update_metadata
 from safe_diffusion_agent.episodes import CostFunction, Task
 from safe_diffusion_agent.errors import CheckpointError
-from safe_diffusion_agent.evaluation import EvaluationConfig, summarize, to_csv
-from safe_diffusion_agent.figures import draw_evaluation, draw_losses
+from safe_diffusion_agent.evaluation.action_log import ActionLog
+from safe_diffusion_agent.evaluation.figures import draw_evaluation, draw_losses
+from safe_diffusion_agent.evaluation.optimum import best_returns
+from safe_diffusion_agent.evaluation.protocol import (
+    EvaluationConfig,
+    evaluate_agent,
+    summarize,
+    to_csv,
+)
 from safe_diffusion_agent.methods.table import load_agent, method_of
-from safe_diffusion_agent.optimum import best_returns
 from safe_diffusion_agent.settings import difference
 from safe_diffusion_agent.storage import FILE_NAME, provenance, write_text
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from safe_diffusion_agent.evaluation import EpisodeResult
-from safe_diffusion_agent.statistics import (
+from safe_diffusion_agent.evaluation.protocol import EpisodeResult
+from safe_diffusion_agent.evaluation.statistics import (
     conditional_value_at_risk,
     interquartile_mean,
     stratified_bootstrap,

@@ -10,18 +10,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safe_diffusion_agent import comparison
-from safe_diffusion_agent.comparison import Evaluated
 from safe_diffusion_agent.data.collection import collect, default_dataset_id
 from safe_diffusion_agent.data.reading import load_episodes
-from safe_diffusion_agent.evaluation import RATIOS, EpisodeResult
-from safe_diffusion_agent.figures import ComparisonPanel, draw_comparison
-from safe_diffusion_agent.job_runners import run_all
+from safe_diffusion_agent.evaluation import tables as comparison
+from safe_diffusion_agent.evaluation.figures import ComparisonPanel, draw_comparison
+from safe_diffusion_agent.evaluation.optimum import best_returns
+from safe_diffusion_agent.evaluation.protocol import RATIOS, EpisodeResult
+from safe_diffusion_agent.evaluation.tables import Evaluated
+from safe_diffusion_agent.experiments.catalog import paper_figure, scale_of
+from safe_diffusion_agent.experiments.jobs import Job, plan, run_all
+from safe_diffusion_agent.experiments.stages import PathLike, Progress, measure_max_budget
 from safe_diffusion_agent.methods.table import METHODS
-from safe_diffusion_agent.optimum import best_returns
-from safe_diffusion_agent.paper_figures import paper_figure, scale_of
-from safe_diffusion_agent.pipeline import PathLike, Progress, measure_max_budget
-from safe_diffusion_agent.reproduction_jobs import Job, plan
 from safe_diffusion_agent.storage import provenance, write_text
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from safe_diffusion_agent.errors import CheckpointError
-from safe_diffusion_agent.evaluation import Policy
+from safe_diffusion_agent.evaluation.rollout import Policy
 from safe_diffusion_agent.storage import load_checkpoint, save_checkpoint
 
 KIND = "actions"

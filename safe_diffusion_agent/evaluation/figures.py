@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from safe_diffusion_agent.evaluation import EpisodeResult, Rollout
+from safe_diffusion_agent.evaluation.protocol import EpisodeResult
+from safe_diffusion_agent.evaluation.rollout import Rollout
 from safe_diffusion_agent.storage import write_atomically
 
 BLUE, RED, GRAY = "#3b6fb6", "#c0392b", "#7f7f7f"

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from safe_diffusion_agent.evaluation import Policy, Rollout
+from safe_diffusion_agent.evaluation.rollout import Policy, Rollout
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -14,9 +14,9 @@ from minari.storage.datasets_root_dir import get_dataset_path
 
 from safe_diffusion_agent.data.reading import load_episodes
 from safe_diffusion_agent.episodes import CostFunction, Episodes
-from safe_diffusion_agent.evaluation import RATIOS
-from safe_diffusion_agent.figures import draw_dataset
-from safe_diffusion_agent.statistics import wilson_interval
+from safe_diffusion_agent.evaluation.figures import draw_dataset
+from safe_diffusion_agent.evaluation.protocol import RATIOS
+from safe_diffusion_agent.evaluation.statistics import wilson_interval
 from safe_diffusion_agent.storage import write_text
 
 

@@ -5,31 +5,27 @@ All episodes of all budgets advance together, so that every environment step cos
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Protocol
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
-from safe_diffusion_agent.statistics import BoxStatistics, wilson_interval
-from safe_envs import VectorBudgetObservation, task_spec
+from safe_diffusion_agent.agent import Agent
+from safe_diffusion_agent.evaluation.action_log import ActionLog
+from safe_diffusion_agent.evaluation.rollout import (
+    FloatArray,
+    OpenLoop,
+    Policy,
+    Progress,
+    rollout,
+    start_seed,
+)
+from safe_diffusion_agent.evaluation.statistics import BoxStatistics, wilson_interval
+from safe_envs import task_spec
 
 RATIOS = (0.2, 0.4, 0.6, 0.8, 1.0)  # of the paper's evaluation
-
-Progress = Callable[..., None]
-FloatArray = npt.NDArray[np.float64]
-
-
-class Policy(Protocol):
-    """What can be evaluated: `TrebiAgent.act`, or anything with its arguments."""
-
-    def __call__(
-        self, obs: Any, remaining_budget: FloatArray, remaining_steps: npt.NDArray[np.int64], /
-    ) -> npt.NDArray[Any]:
-        """Actions `(n, A)` for `(n, O)`, `(n,)` and `(n,)`."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,91 +92,6 @@ class EpisodeResult:
     num_steps: int
 
 
-@dataclass(frozen=True)
-class Rollout:
-    """Episodes step by step, each `(L, n)`; after an episode's end its entries are 0.
-
-    Attributes:
-        rewards: Rewards.
-        costs: Costs.
-        remaining_budgets: z_t before each step.
-        num_steps: `(n,)`, lengths.
-    """
-
-    rewards: FloatArray
-    costs: FloatArray
-    remaining_budgets: FloatArray
-    num_steps: npt.NDArray[np.int64]
-
-
-def rollout(
-    policy: Policy,
-    env_id: str,
-    budgets: npt.ArrayLike,
-    seeds: Sequence[int],
-    *,
-    cost_discount: float | None = None,
-    budget_changes: Mapping[int, npt.ArrayLike] | None = None,
-    progress: Progress | None = None,
-    **env_kwargs: Any,
-) -> Rollout:
-    """One episode per budget, all in lockstep.
-
-    Args:
-        policy: Called once per step with all observations, budgets and steps left.
-        env_id: A task with a time limit.
-        budgets: `(n,)`, in cost units.
-        seeds: n seeds of the start states.
-        cost_discount: gamma_c of the budget recursion. None: the task's.
-        budget_changes: Step -> new remaining budget (a number or `(n,)`), set before that step.
-        progress: Called as `progress(done, total)` with steps.
-        **env_kwargs: Passed to `gym.make_vec`.
-    """
-    budgets = np.asarray(budgets, np.float64)
-    envs = VectorBudgetObservation(
-        gym.make_vec(env_id, num_envs=len(budgets), vectorization_mode="sync", **env_kwargs),
-        budgets,
-        cost_discount=cost_discount,
-    )
-    try:
-        return _run(policy, envs, list(seeds), budget_changes or {}, progress)
-    finally:
-        envs.close()
-
-
-def _run(
-    policy: Policy,
-    envs: VectorBudgetObservation,
-    seeds: list[int],
-    budget_changes: Mapping[int, npt.ArrayLike],
-    progress: Progress | None,
-) -> Rollout:
-    assert envs.spec is not None and envs.spec.max_episode_steps is not None
-    total = envs.spec.max_episode_steps
-    obs, info = envs.reset(seed=seeds)
-    rewards, costs, budgets = [], [], []
-    active = np.ones(envs.num_envs, np.bool_)
-    num_steps = np.zeros(envs.num_envs, np.int64)
-    for step in range(total):
-        if step in budget_changes:
-            envs.set_remaining_budget(budget_changes[step])
-        remaining_budget = envs.remaining_budget
-        action = policy(obs["observation"], remaining_budget, info["remaining_steps"])
-        obs, reward, terminated, truncated, info = envs.step(action)
-        rewards.append(np.where(active, reward, 0.0))
-        costs.append(np.where(active, info["cost"], 0.0))
-        budgets.append(np.where(active, remaining_budget, 0.0))
-        num_steps += active
-        active &= ~(terminated | truncated)
-        if progress is not None:
-            progress(step + 1, total)
-        if not active.any():
-            break
-    if progress is not None:
-        progress(total, total)
-    return Rollout(np.stack(rewards), np.stack(costs), np.stack(budgets), num_steps)
-
-
 def evaluate_policy(
     policy: Policy,
     env_id: str,
@@ -234,11 +145,6 @@ def evaluate_policy(
     ]
 
 
-def start_seed(seed: int, episode: int) -> int:
-    """Seed of the start state of one evaluated episode; not one that data were collected with."""
-    return int(np.random.SeedSequence([seed, episode, 1]).generate_state(1)[0])
-
-
 def summarize(results: Sequence[EpisodeResult]) -> list[dict[str, Any]]:
     """One row per budget: normalised cost (box statistics), share over budget, return.
 
@@ -276,3 +182,49 @@ def to_csv(results: Sequence[EpisodeResult]) -> str:
     writer.writeheader()
     writer.writerows(asdict(result) for result in results)
     return text.getvalue()
+
+
+def evaluate_agent(
+    agent: Agent,
+    env_id: str,
+    config: EvaluationConfig,
+    *,
+    progress: Progress | None = None,
+    log: ActionLog | None = None,
+) -> list[EpisodeResult]:
+    """Evaluates an agent under several budgets; its noise starts from the evaluation's seed.
+
+    All budgets advance in lockstep, or one after the other if each has an agent of its own
+    (`Agent.for_budget`). See `evaluate_policy`.
+
+    Args:
+        agent: The agent.
+        env_id: A task of `safe_envs`.
+        config: What to evaluate.
+        progress: See `rollout`.
+        log: What an interrupted evaluation continues from.
+    """
+    max_budget = config.max_budget or task_spec(env_id).max_budget
+    parts: list[tuple[Agent, EvaluationConfig]] = [(agent, config)]
+    of_budgets = [agent.for_budget(ratio * max_budget) for ratio in config.ratios]
+    if not config.random_ratios and any(other is not agent for other in of_budgets):
+        ratios = zip(of_budgets, config.ratios, strict=True)
+        parts = [(other, replace(config, ratios=(ratio,))) for other, ratio in ratios]
+    results = []
+    for one, its_config in parts:
+        one.seed = config.seed
+        one.generator = one.new_generator()
+        policy: Policy = one.act
+        if config.control_interval > 1:
+            if not hasattr(one, "plan"):
+                raise ValueError(
+                    f"control_interval needs an agent that plans; {one.method} does not."
+                )
+            policy = OpenLoop(one.plan, config.control_interval)
+        if log is not None:
+            policy = log.logged(policy, one.generator, config.control_interval)
+        results += evaluate_policy(
+            policy, env_id, its_config, progress=progress,
+            cost_discount=one.cost_discount, budget_scale=one.budget_scale,
+        )  # fmt: skip
+    return results

@@ -1,0 +1,1 @@
+"""Evaluated episodes: how they are run, what is measured, and how it is shown."""
