@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import gymnasium as gym
 import numpy as np
 
-from safe_envs.drawing import PAPER
+from safe_envs.rendering.canvas import PAPER
 
 HOW_TO_RENDER = (
     "MuJoCo cannot draw: {cause}. It needs OpenGL. Without a screen, use render_mode='rgb_array' "

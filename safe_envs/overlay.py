@@ -64,8 +64,8 @@ class RenderOverlay(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
     def render(self) -> Any:
         """The environment's picture with all that drawn over it, `(height, width, 3)`."""
-        from safe_envs.overlay_gauges import Scene  # Pillow is imported for pictures only
-        from safe_envs.overlay_painters import paint
+        from safe_envs.rendering.gauges import Scene
+        from safe_envs.rendering.painters import paint
 
         frame: Any = self.env.render()
         left = self._budget_left()

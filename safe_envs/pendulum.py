@@ -15,7 +15,7 @@ from gymnasium.envs.classic_control.pendulum import PendulumEnv, angle_normalize
 
 from safe_envs.checks import check_choice, check_number, check_vector
 from safe_envs.cost_signal import CostSignal
-from safe_envs.drawing import View
+from safe_envs.rendering.canvas import View
 
 StartMode = Literal["test", "train", "deterministic"]
 

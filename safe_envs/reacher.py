@@ -21,8 +21,8 @@ from gymnasium.utils import EzPickle
 
 from safe_envs.checks import check_choice, check_number, check_vector
 from safe_envs.cost_signal import CostSignal
-from safe_envs.drawing import WALL, View
 from safe_envs.mujoco_task import MujocoTask, ReacherEnv
+from safe_envs.rendering.canvas import WALL, View
 
 GeometryName = Literal["saute", "reachable"]
 FloatArray = npt.NDArray[np.float64]

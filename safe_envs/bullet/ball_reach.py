@@ -15,7 +15,7 @@ from safe_envs.bullet.pictures import draw_ball_reach
 from safe_envs.bullet.world import World, check_render_mode
 from safe_envs.checks import check_count, check_number
 from safe_envs.cost_signal import CostSignal
-from safe_envs.drawing import View
+from safe_envs.rendering.canvas import View
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -14,8 +14,8 @@ from safe_envs.bullet.pictures import draw_car_circle
 from safe_envs.bullet.world import DATA_PATH, World, check_render_mode
 from safe_envs.checks import check_choice, check_count, check_number
 from safe_envs.cost_signal import CostSignal
-from safe_envs.drawing import View
 from safe_envs.registration import TASKS
+from safe_envs.rendering.canvas import View
 
 FloatArray = npt.NDArray[np.float64]
 Variant = Literal["original", "dsrl"]

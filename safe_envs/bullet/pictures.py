@@ -5,7 +5,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from safe_envs.drawing import (
+from safe_envs.rendering.canvas import (
     FAINT,
     INK,
     PAPER,

@@ -6,8 +6,8 @@ import pytest
 from gymnasium.wrappers import HumanRendering
 
 from safe_envs import TASKS, BudgetObservation, CostSignal, RenderOverlay
-from safe_envs.drawing import SAFE, UNSAFE, WARNING, Canvas, View, turned_box
-from safe_envs.overlay_gauges import FOOTER_HEIGHT, Scene, draw_footer, gauges_of
+from safe_envs.rendering.canvas import SAFE, UNSAFE, WARNING, Canvas, View, turned_box
+from safe_envs.rendering.gauges import FOOTER_HEIGHT, Scene, draw_footer, gauges_of
 
 VARIANTS = [
     *((env_id, {}) for env_id in TASKS),

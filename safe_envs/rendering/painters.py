@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from safe_envs import costs
-from safe_envs.drawing import SAFE, UNSAFE, Canvas, Frame, Point, turned_box, with_alpha
-from safe_envs.overlay_gauges import Scene, draw_footer, gauges_of
+from safe_envs.rendering.canvas import SAFE, UNSAFE, Canvas, Frame, Point, turned_box, with_alpha
+from safe_envs.rendering.gauges import Scene, draw_footer, gauges_of
 
 NUM_SHADES = 40
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from safe_envs import costs
-from safe_envs.drawing import INK, SAFE, SOFT_INK, UNSAFE, WARNING, Canvas, Color, Frame
+from safe_envs.rendering.canvas import INK, SAFE, SOFT_INK, UNSAFE, WARNING, Canvas, Color, Frame
 
 TRACK: Color = (222, 226, 232)
 FOOTER_HEIGHT, MARGIN, GAP, BAR_HEIGHT = 54, 16.0, 28.0, 10.0  # pixels

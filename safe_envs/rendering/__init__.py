@@ -1,0 +1,1 @@
+"""Drawing on frames: the canvas, gauges, and a painter for each task."""
