@@ -3,8 +3,8 @@ import warnings
 import gymnasium as gym
 import numpy as np
 import pytest
+from costly_env import CostlyEnv
 from gymnasium.utils.env_checker import check_env
-from test_budget import CostlyEnv
 
 from safe_envs import BudgetObservation, FromSafetyGymnasium, ToSafetyGymnasium
 

@@ -1,11 +1,11 @@
 import gymnasium as gym
 import numpy as np
 import pytest
+from costly_env import CostlyEnv
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import RecordEpisodeStatistics
 from gymnasium.wrappers.vector import RecordEpisodeStatistics as VectorRecordEpisodeStatistics
 from stable_baselines3.common.monitor import Monitor
-from test_budget import CostlyEnv
 
 from safe_envs import BudgetObservation, RecordEpisodeCost, VectorRecordEpisodeCost
 

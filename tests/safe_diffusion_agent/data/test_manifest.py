@@ -8,6 +8,7 @@ import pytest
 import torch
 from minari.storage.datasets_root_dir import get_dataset_path
 
+from safe_diffusion_agent.data import collection
 from safe_diffusion_agent.data.collection import (
     QUALITIES,
     CollectConfig,
@@ -17,7 +18,7 @@ from safe_diffusion_agent.data.collection import (
     paper_max_budget,
 )
 from safe_diffusion_agent.data.manifest import MANIFEST, capped, collect_all
-from safe_diffusion_agent.data.reading import collection, load_episodes
+from safe_diffusion_agent.data.reading import load_episodes
 from safe_diffusion_agent.data.recording import NUM_ENVS, episode_seed, roll_out
 from safe_diffusion_agent.data.sac import SacTraining, Snapshot
 from safe_diffusion_agent.errors import DatasetError, UnknownNameError

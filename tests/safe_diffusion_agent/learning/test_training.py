@@ -182,8 +182,8 @@ import sys
 from pathlib import Path
 import torch
 from safe_diffusion_agent.data.reading import load_episodes
-from safe_diffusion_agent.trebi.presets import preset_config
-from safe_diffusion_agent.trebi.fit import fit
+from safe_diffusion_agent.methods.trebi.presets import preset_config
+from safe_diffusion_agent.methods.trebi.fit import fit
 
 torch.set_num_threads(1)
 config = preset_config("quick", "safe/Pendulum-v0", num_steps=400, batch_size=64)
