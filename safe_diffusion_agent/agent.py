@@ -253,9 +253,9 @@ class Agent(ABC):
             seed=seed,
         )
 
-    def new_generator(self) -> torch.Generator:
-        """A generator on the agent's device, seeded by the agent's seed."""
-        return torch.Generator(self.device).manual_seed(self.seed)
+    def new_generator(self, seed: int | None = None) -> torch.Generator:
+        """Returns a generator on the agent's device; None takes the agent's seed."""
+        return torch.Generator(self.device).manual_seed(self.seed if seed is None else seed)
 
 
 def _one_per_state(name: str, values: npt.ArrayLike, num: int) -> npt.NDArray[np.float64]:

@@ -14,14 +14,16 @@ import numpy.typing as npt
 import torch
 
 from safe_diffusion_agent.errors import CheckpointError
-from safe_diffusion_agent.evaluation.rollout import Policy
 from safe_diffusion_agent.storage import load_checkpoint, save_checkpoint
 
 KIND = "actions"
 
 
 class ActionLog:
-    """Writes down what policies do, and does it again when their episodes are run once more.
+    """Writes down what policies do, and gives it back when their episodes are run once more.
+
+    Policies are logged one after the other, in the same order each time, and with the same number
+    of episodes; `begin` comes before each of them.
 
     Args:
         path: The file. One that is damaged or of another identity is not used, but overwritten.
@@ -36,43 +38,42 @@ class ActionLog:
         self._num_done = 0
         self._restore()
 
-    def logged(self, policy: Policy, generator: torch.Generator, interval: int = 1) -> Policy:
-        """The policy, but what is in the log already is not computed again.
-
-        Several are logged one after the other, in the same order each time, and with the same
-        number of episodes.
+    def begin(self, generator: torch.Generator, interval: int = 1) -> None:
+        """Says that another policy comes.
 
         Args:
-            policy: The policy.
             generator: All that it draws random numbers from.
             interval: Calls after which it has no memory of earlier ones.
         """
-        first, saved = self._num_done, time.monotonic()
+        self._generator, self._interval = generator, interval
+        self._first, self._saved = self._num_done, time.monotonic()
 
-        def act(obs: Any, remaining_budget: Any, remaining_steps: Any) -> npt.NDArray[Any]:
-            nonlocal saved
-            if self._num_done < len(self._actions):
-                if self._num_done == len(self._actions) - 1 and self._generator_state is not None:
-                    generator.set_state(self._generator_state)
-            else:
-                self._actions.append(policy(obs, remaining_budget, remaining_steps))
-                since_first = len(self._actions) - first
-                if since_first % interval == 0 and time.monotonic() - saved >= self._save_seconds:
-                    self._save(generator)
-                    saved = time.monotonic()
-            self._num_done += 1
-            return self._actions[self._num_done - 1]
+    def replay(self) -> npt.NDArray[Any] | None:
+        """Returns the next logged actions `(n, A)`, or None where the log ends."""
+        if self._num_done == len(self._actions):
+            return None
+        self._num_done += 1
+        if self._num_done == len(self._actions) and self._generator_state is not None:
+            self._generator.set_state(self._generator_state)
+        return self._actions[self._num_done - 1]
 
-        return act
+    def append(self, actions: npt.NDArray[Any]) -> None:
+        """Writes down actions `(n, A)` that the policy chose; saves from time to time."""
+        self._actions.append(actions)
+        self._num_done += 1
+        is_between_plans = (self._num_done - self._first) % self._interval == 0
+        if is_between_plans and time.monotonic() - self._saved >= self._save_seconds:
+            self._save()
+            self._saved = time.monotonic()
 
     def remove(self) -> None:
         """Deletes the file, when what the actions led to is stored."""
         self._path.unlink(missing_ok=True)
 
-    def _save(self, generator: torch.Generator) -> None:
+    def _save(self) -> None:
         tensors = {
             "actions": torch.from_numpy(np.stack(self._actions)),
-            "generator": generator.get_state(),
+            "generator": self._generator.get_state(),
         }
         save_checkpoint(self._path, KIND, tensors, {"identity": self._identity})
 

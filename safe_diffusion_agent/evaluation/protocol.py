@@ -5,12 +5,15 @@ All episodes of all budgets advance together, so that every environment step cos
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from safe_diffusion_agent.agent import Agent
 from safe_diffusion_agent.evaluation.action_log import ActionLog
@@ -19,6 +22,7 @@ from safe_diffusion_agent.evaluation.rollout import (
     OpenLoop,
     Policy,
     Progress,
+    Rollout,
     rollout,
     start_seed,
 )
@@ -36,7 +40,7 @@ class EvaluationConfig:
         ratios: Budgets as shares of the maximum budget.
         num_episodes: Episodes per budget (the paper: 60).
         seed: Episode k starts in the same state under every budget, given by `(seed, k)`.
-        max_budget: In cost units. None takes the task's (`TASKS`).
+        max_budget: In cost units, > 0. None takes that of the agent's task.
         random_ratios: Every episode has a budget of its own, a share of the maximum drawn uniformly
             from (0, 1], instead of `ratios` (Lin et al. 2023, App. E: 100 of them).
         control_interval: Steps between two plans; more than one needs an agent that plans.
@@ -52,6 +56,11 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         if not self.ratios or not all(ratio > 0 for ratio in self.ratios):
             raise ValueError(f"ratios should be positive numbers. Received {self.ratios}.")
+        if self.max_budget is not None and not 0.0 < self.max_budget < math.inf:
+            raise ValueError(
+                "max_budget should be positive and finite, as budgets are shares of it. "
+                f"Received {self.max_budget}."
+            )
         for name in ("num_episodes", "control_interval"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} should be positive. Received {getattr(self, name)}.")
@@ -104,30 +113,93 @@ def evaluate_policy(
     """Evaluates a policy under several budgets.
 
     Args:
-        policy: See `rollout`.
-        env_id: A task of `safe_envs`.
+        policy: `policy(obs, remaining_budget, remaining_steps)`, batched.
+        env_id: A task of `safe_envs`; its maximum budget counts where the config has none.
         config: What to evaluate.
-        cost_discount: See `rollout`.
-        budget_scale: Multiplies the budget that the policy is given, not the one it is judged by.
-        progress: See `rollout`.
+        cost_discount: gamma_c of the budgets that the policy is told. None: the task's.
+        budget_scale: Factor on the budgets that it is told, not on those that it is judged by.
+        progress: Called as `progress(done, total)` with steps.
 
     Returns:
         One result per episode, budget after budget.
     """
-    spec = task_spec(env_id)
-    max_budget = spec.max_budget if config.max_budget is None else config.max_budget
     ratios, episodes = config.episodes
-    budgets = ratios * max_budget
-    run = rollout(
-        policy,
-        env_id,
-        budgets * budget_scale,
-        [start_seed(config.seed, int(episode)) for episode in episodes],
-        cost_discount=cost_discount,
-        progress=progress,
-    )
-    discounts = spec.cost_discount ** np.arange(len(run.costs))
-    costs = discounts @ run.costs
+    budgets = ratios * (config.max_budget or task_spec(env_id).max_budget)
+    seeds = [start_seed(config.seed, int(episode)) for episode in episodes]
+    told = budgets * budget_scale
+    run = rollout(policy, env_id, told, seeds, cost_discount=cost_discount, progress=progress)
+    return _results(run, env_id, ratios, budgets, episodes)
+
+
+def evaluate_agent(
+    agent: Agent,
+    env_id: str,
+    config: EvaluationConfig,
+    *,
+    progress: Progress | None = None,
+    log: ActionLog | None = None,
+) -> list[EpisodeResult]:
+    """Evaluates an agent under several budgets; the agent stays as it is.
+
+    All budgets advance in lockstep, or one after the other if each has an agent of its own
+    (`Agent.for_budget`). Random numbers come from the evaluation's seed.
+
+    Args:
+        agent: The agent; its task's maximum budget counts where the config has none.
+        env_id: A task of `safe_envs`.
+        config: What to evaluate.
+        progress: Called as `progress(done, total)` with steps.
+        log: What an interrupted evaluation continues from.
+
+    Returns:
+        One result per episode, budget after budget.
+
+    Raises:
+        ValueError: The config has a control interval, and the agent does not plan.
+    """
+    max_budget = config.max_budget or agent.task.max_budget
+    parts: list[tuple[Agent, EvaluationConfig]] = [(agent, config)]
+    of_budgets = [agent.for_budget(ratio * max_budget) for ratio in config.ratios]
+    if not config.random_ratios and any(other is not agent for other in of_budgets):
+        ratios = zip(of_budgets, config.ratios, strict=True)
+        parts = [(other, replace(config, ratios=(ratio,))) for other, ratio in ratios]
+    results = []
+    for one, its_config in parts:
+        generator = one.new_generator(config.seed)
+        if log is not None:
+            log.begin(generator, config.control_interval)
+        its_ratios, episodes = its_config.episodes
+        budgets = its_ratios * max_budget
+        run = rollout(
+            _policy(one, generator, config.control_interval),
+            env_id,
+            budgets * one.budget_scale,
+            [start_seed(config.seed, int(episode)) for episode in episodes],
+            cost_discount=one.cost_discount,
+            log=log,
+            progress=progress,
+        )
+        results += _results(run, env_id, its_ratios, budgets, episodes)
+    return results
+
+
+def _policy(agent: Agent, generator: torch.Generator, control_interval: int) -> Policy:
+    if control_interval == 1:
+        return partial(agent.act, generator=generator)
+    if not hasattr(agent, "plan"):
+        raise ValueError(f"control_interval needs an agent that plans; {agent.method} does not.")
+    return OpenLoop(partial(agent.plan, generator=generator), control_interval)
+
+
+def _results(
+    run: Rollout,
+    env_id: str,
+    ratios: FloatArray,
+    budgets: FloatArray,
+    episodes: npt.NDArray[np.int64],
+) -> list[EpisodeResult]:
+    """Judges each episode by the task's own gamma_c."""
+    costs = task_spec(env_id).cost_discount ** np.arange(len(run.costs)) @ run.costs
     tolerance = 1e-9 * np.maximum(budgets, 1.0)
     return [
         EpisodeResult(
@@ -182,49 +254,3 @@ def to_csv(results: Sequence[EpisodeResult]) -> str:
     writer.writeheader()
     writer.writerows(asdict(result) for result in results)
     return text.getvalue()
-
-
-def evaluate_agent(
-    agent: Agent,
-    env_id: str,
-    config: EvaluationConfig,
-    *,
-    progress: Progress | None = None,
-    log: ActionLog | None = None,
-) -> list[EpisodeResult]:
-    """Evaluates an agent under several budgets; its noise starts from the evaluation's seed.
-
-    All budgets advance in lockstep, or one after the other if each has an agent of its own
-    (`Agent.for_budget`). See `evaluate_policy`.
-
-    Args:
-        agent: The agent.
-        env_id: A task of `safe_envs`.
-        config: What to evaluate.
-        progress: See `rollout`.
-        log: What an interrupted evaluation continues from.
-    """
-    max_budget = config.max_budget or task_spec(env_id).max_budget
-    parts: list[tuple[Agent, EvaluationConfig]] = [(agent, config)]
-    of_budgets = [agent.for_budget(ratio * max_budget) for ratio in config.ratios]
-    if not config.random_ratios and any(other is not agent for other in of_budgets):
-        ratios = zip(of_budgets, config.ratios, strict=True)
-        parts = [(other, replace(config, ratios=(ratio,))) for other, ratio in ratios]
-    results = []
-    for one, its_config in parts:
-        one.seed = config.seed
-        one.generator = one.new_generator()
-        policy: Policy = one.act
-        if config.control_interval > 1:
-            if not hasattr(one, "plan"):
-                raise ValueError(
-                    f"control_interval needs an agent that plans; {one.method} does not."
-                )
-            policy = OpenLoop(one.plan, config.control_interval)
-        if log is not None:
-            policy = log.logged(policy, one.generator, config.control_interval)
-        results += evaluate_policy(
-            policy, env_id, its_config, progress=progress,
-            cost_discount=one.cost_discount, budget_scale=one.budget_scale,
-        )  # fmt: skip
-    return results

@@ -41,6 +41,18 @@ class Rollout:
     num_steps: npt.NDArray[np.int64]
 
 
+class Log(Protocol):
+    """What a rollout writes its actions to, and takes those from that were written before."""
+
+    def replay(self) -> npt.NDArray[Any] | None:
+        """Returns the next logged actions `(n, A)`, or None where the log ends."""
+        ...
+
+    def append(self, actions: npt.NDArray[Any]) -> None:
+        """Writes down actions `(n, A)` that the policy chose."""
+        ...
+
+
 def rollout(
     policy: Policy,
     env_id: str,
@@ -49,10 +61,11 @@ def rollout(
     *,
     cost_discount: float | None = None,
     budget_changes: Mapping[int, npt.ArrayLike] | None = None,
+    log: Log | None = None,
     progress: Progress | None = None,
     **env_kwargs: Any,
 ) -> Rollout:
-    """One episode per budget, all in lockstep.
+    """Runs one episode per budget, all in lockstep.
 
     Args:
         policy: Called once per step with all observations, budgets and steps left.
@@ -61,52 +74,45 @@ def rollout(
         seeds: n seeds of the start states.
         cost_discount: gamma_c of the budget recursion. None: the task's.
         budget_changes: Step -> new remaining budget (a number or `(n,)`), set before that step.
+        log: Steps that are in it already are taken from it, without asking the policy.
         progress: Called as `progress(done, total)` with steps.
         **env_kwargs: Passed to `gym.make_vec`.
+
+    Raises:
+        ValueError: The task has no time limit.
     """
-    budgets = np.asarray(budgets, np.float64)
-    envs = VectorBudgetObservation(
-        gym.make_vec(env_id, num_envs=len(budgets), vectorization_mode="sync", **env_kwargs),
-        budgets,
-        cost_discount=cost_discount,
-    )
+    starts = np.asarray(budgets, np.float64)
+    worlds = gym.make_vec(env_id, num_envs=len(starts), vectorization_mode="sync", **env_kwargs)
+    envs = VectorBudgetObservation(worlds, starts, cost_discount=cost_discount)
+    total = envs.spec and envs.spec.max_episode_steps
+    if not total:
+        raise ValueError(f"{env_id} has no time limit: give max_episode_steps.")
+    rewards, costs, left = [], [], []
+    active, num_steps = np.ones(len(starts), np.bool_), np.zeros(len(starts), np.int64)
     try:
-        return _run(policy, envs, list(seeds), budget_changes or {}, progress)
+        obs, info = envs.reset(seed=list(seeds))
+        for step in range(total):
+            if budget_changes and step in budget_changes:
+                envs.set_remaining_budget(budget_changes[step])
+            left.append(np.where(active, envs.remaining_budget, 0.0))
+            actions = log.replay() if log is not None else None
+            if actions is None:
+                told = (obs["observation"], envs.remaining_budget, info["remaining_steps"])
+                actions = policy(*told)
+                if log is not None:
+                    log.append(actions)
+            obs, reward, terminated, truncated, info = envs.step(actions)
+            rewards.append(np.where(active, reward, 0.0))
+            costs.append(np.where(active, info["cost"], 0.0))
+            num_steps += active
+            active &= ~(terminated | truncated)
+            if progress is not None:
+                progress(step + 1 if active.any() else total, total)
+            if not active.any():
+                break
     finally:
         envs.close()
-
-
-def _run(
-    policy: Policy,
-    envs: VectorBudgetObservation,
-    seeds: list[int],
-    budget_changes: Mapping[int, npt.ArrayLike],
-    progress: Progress | None,
-) -> Rollout:
-    assert envs.spec is not None and envs.spec.max_episode_steps is not None
-    total = envs.spec.max_episode_steps
-    obs, info = envs.reset(seed=seeds)
-    rewards, costs, budgets = [], [], []
-    active = np.ones(envs.num_envs, np.bool_)
-    num_steps = np.zeros(envs.num_envs, np.int64)
-    for step in range(total):
-        if step in budget_changes:
-            envs.set_remaining_budget(budget_changes[step])
-        remaining_budget = envs.remaining_budget
-        action = policy(obs["observation"], remaining_budget, info["remaining_steps"])
-        obs, reward, terminated, truncated, info = envs.step(action)
-        rewards.append(np.where(active, reward, 0.0))
-        costs.append(np.where(active, info["cost"], 0.0))
-        budgets.append(np.where(active, remaining_budget, 0.0))
-        num_steps += active
-        active &= ~(terminated | truncated)
-        if progress is not None:
-            progress(step + 1, total)
-        if not active.any():
-            break
-    if progress is not None:
-        progress(total, total)
-    return Rollout(np.stack(rewards), np.stack(costs), np.stack(budgets), num_steps)
+    return Rollout(np.stack(rewards), np.stack(costs), np.stack(left), num_steps)
 
 
 def start_seed(seed: int, episode: int) -> int:

@@ -223,7 +223,7 @@ def measure_max_budget(
         words, and `"paper_max_budget"`, the paper's for its own data (Table 2), or None.
 
     Raises:
-        ValueError: The dataset names no environment that the agent could plan in.
+        ValueError: The dataset names no environment that the agent could plan in, or nothing costs.
     """
     episodes = load_episodes(dataset_id, cost_key=cost_key, cost_fn=cost_fn)
     if agent is None:
@@ -237,6 +237,11 @@ def measure_max_budget(
         results = evaluate_agent(agent, episodes.env_id, config, progress=progress)
         max_budget = sum(result.cost for result in results) / len(results)
         source = f"unconstrained planning, preset {agent.config.preset}, {num_episodes} episodes"
+    if max_budget <= 0.0:
+        raise ValueError(
+            f"The {source} of {dataset_id!r} is {max_budget:g}: a budget should be positive. Check "
+            "the costs of the dataset."
+        )
     changes = {"max_budget": max_budget, "max_budget_source": source}
     update_metadata(dataset_id, changes)
     return changes | {"paper_max_budget": episodes.metadata.get("paper_max_budget")}

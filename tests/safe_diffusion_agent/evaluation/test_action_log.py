@@ -18,7 +18,8 @@ NUM_STEPS = 200
 class Chance:
     """An agent whose plans are three random actions, moved by the observation and the budget."""
 
-    method, cost_discount, budget_scale, seed = "chance", None, 1.0, 0
+    method, cost_discount, budget_scale = "chance", None, 1.0
+    task = SimpleNamespace(max_budget=60.0)
 
     def __init__(self, stop_at=None, own_agents=False):
         self.num_plans, self.stop_at = SimpleNamespace(value=0), stop_at
@@ -31,19 +32,19 @@ class Chance:
         other.num_plans = self.num_plans  # counted together
         return other
 
-    def new_generator(self):
-        return torch.Generator().manual_seed(self.seed)
+    def new_generator(self, seed):
+        return torch.Generator().manual_seed(seed)
 
-    def plan(self, obs, remaining_budget, remaining_steps):
+    def plan(self, obs, remaining_budget, remaining_steps, *, generator):
         if self.num_plans.value == self.stop_at:
             raise KeyboardInterrupt
         self.num_plans.value += 1
-        noise = torch.randn(len(obs), 3, 1, generator=self.generator).numpy()
+        noise = torch.randn(len(obs), 3, 1, generator=generator).numpy()
         moved = noise + obs[:, None, 2:] + 0.01 * np.asarray(remaining_budget)[:, None, None]
         return SimpleNamespace(actions=np.tanh(moved).astype(np.float32))
 
-    def act(self, obs, remaining_budget, remaining_steps):
-        return self.plan(obs, remaining_budget, remaining_steps).actions[:, 0]
+    def act(self, obs, remaining_budget, remaining_steps, *, generator):
+        return self.plan(obs, remaining_budget, remaining_steps, generator=generator).actions[:, 0]
 
 
 def evaluate(config, path=None, identity=None, save_seconds=0.0, **of_agent):

@@ -29,9 +29,10 @@ def test_plans_are_carried_out_and_then_made_again():
 
 def test_an_interval_of_one_is_acting(tiny_agent):
     config = EvaluationConfig(ratios=(0.5,), num_episodes=2)
-    tiny_agent.seed = 0
+    before = (tiny_agent.seed, tiny_agent.generator.get_state().tolist())
     acted = evaluate_agent(tiny_agent, "safe/Pendulum-v0", config)
-    generator = tiny_agent.new_generator()
+    assert (tiny_agent.seed, tiny_agent.generator.get_state().tolist()) == before
+    generator = tiny_agent.new_generator(0)
     policy = OpenLoop(
         lambda obs, budget, steps: tiny_agent.plan(obs, budget, steps, generator=generator), 1
     )
