@@ -16,7 +16,7 @@ import numpy.typing as npt
 from gymnasium.utils import RecordConstructorArgs
 
 from safe_envs.cost_signal import cost_of
-from safe_envs.registration import TASKS, time_limit
+from safe_envs.registration import TASKS, costs_may_be_negative, time_limit
 from safe_envs.sources import Source, check_amount, draw, generator
 
 RNG_STREAM = 1
@@ -27,7 +27,7 @@ Amount = TypeVar("Amount", float, npt.NDArray[np.float64])
 def next_remaining_budget(
     remaining_budget: Amount, cost: Amount, cost_discount: float = 1.0
 ) -> Amount:
-    """What is left of a budget after one more step: (z - c) / gamma_c (Alg. 1, line 15).
+    """Returns what is left of a budget after one more step: (z - c) / gamma_c (Alg. 1, line 15).
 
     Args:
         remaining_budget: z_t, a number or a float64 array of any shape, in cost units; negative
@@ -42,7 +42,7 @@ def next_remaining_budget(
 
 
 def resolve_cost_discount(spec: Any, cost_discount: float | None) -> float:
-    """gamma_c as given; else the registered task's (`TASKS`), known by its spec; else 1.
+    """Returns gamma_c as given; else the registered task's (`TASKS`), known by its spec; else 1.
 
     Raises:
         ValueError: It is outside (0, 1].
@@ -58,7 +58,7 @@ def resolve_cost_discount(spec: Any, cost_discount: float | None) -> float:
 def budget_space(
     observation_space: gym.Space[Any], flat: bool, remaining_steps: bool
 ) -> gym.spaces.Dict | gym.spaces.Box:
-    """The space of an observation with its remaining budget (see `BudgetObservation`).
+    """Returns the space of an observation with its remaining budget (see `BudgetObservation`).
 
     Raises:
         TypeError: `flat` on something that is not a one-dimensional Box.
@@ -96,7 +96,7 @@ class BudgetObservation(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
     Args:
         env: Environment with `info["cost"]`.
-        budget: Budget of an episode in cost units (not normalised): a number >= 0 or `math.inf`, a
+        budget: Budget of an episode in cost units (not normalized): a number >= 0 or `math.inf`, a
             pair `(low, high)` to draw uniformly from at every reset, or a function of a
             `numpy.random.Generator`. None if every reset gives one in its options.
         cost_discount: gamma_c in (0, 1]. None takes the task's own (`TASKS`), or 1.
@@ -134,9 +134,9 @@ class BudgetObservation(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             remaining_steps=remaining_steps,
         )
         gym.Wrapper.__init__(self, env)
-        self._budget = budget
+        self._budget, self._signed = budget, costs_may_be_negative(env.spec)
         if budget is not None:
-            draw(budget, np.random.default_rng(0), "budget")
+            draw(budget, np.random.default_rng(0), "budget", signed=self._signed)
         self._max_episode_steps = time_limit(env.spec)
         if remaining_steps and self._max_episode_steps is None:
             raise ValueError(
@@ -166,13 +166,13 @@ class BudgetObservation(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         """Raises or cuts what is left of the budget; the next step is charged to the new one.
 
         Args:
-            remaining_budget: The new z_t, zero or more, or `math.inf`.
+            remaining_budget: The new z_t, zero or more, or `math.inf`; negative where costs may be.
 
         Raises:
             ValueError: It is NaN or negative.
             gymnasium.error.ResetNeeded: No episode has been started.
         """
-        checked = float(check_amount(remaining_budget, "remaining budget"))
+        checked = float(check_amount(remaining_budget, "remaining budget", signed=self._signed))
         if self._remaining_budget is None:
             raise gym.error.ResetNeeded("Call reset() before set_remaining_budget().")
         self._remaining_budget = checked
@@ -194,7 +194,7 @@ class BudgetObservation(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
                 "This episode has no budget: give one to BudgetObservation(env, budget=...) "
                 'or to reset(options={"budget": ...}).'
             )
-        budget = draw(source, self._rng, "budget")
+        budget = draw(source, self._rng, "budget", signed=self._signed)
         observation, info = self.env.reset(seed=seed, options=options or None)
         self._remaining_budget = budget
         self._num_steps = 0

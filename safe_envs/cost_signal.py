@@ -80,7 +80,7 @@ class CostSignal(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
 
 def cost_of(info: Mapping[str, Any]) -> Any:
-    """`info["cost"]` of a step, for wrappers that need it.
+    """Returns `info["cost"]` of a step, for wrappers that need it.
 
     Raises:
         KeyError: There is none; the message says what adds it.

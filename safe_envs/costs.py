@@ -1,4 +1,4 @@
-"""Cost functions: pure, vectorised, and usable on any environment through `CostSignal`.
+"""Cost functions: pure, vectorized, and usable on any environment through `CostSignal`.
 
 A cost function judges one transition. It is called as
 
@@ -29,7 +29,7 @@ Info = Mapping[str, Any]
 
 
 def cone(distance: Cost, radius: float, height: float = 1.0) -> Cost:
-    """`height` at no distance, falling in a straight line to 0 at `radius` and beyond."""
+    """Returns `height` at no distance, falling in a straight line to 0 at `radius` and beyond."""
     value = height - height / radius * distance
     return max(0.0, value) if isinstance(value, float) else np.maximum(0.0, value)
 
@@ -37,7 +37,7 @@ def cone(distance: Cost, radius: float, height: float = 1.0) -> Cost:
 def unsafe_angle_cost(
     angle_deg: npt.ArrayLike, *, center_deg: float = 25.0, half_width_deg: float = 50.0
 ) -> Cost:
-    """Triangular cost of being near an unsafe angle: `max(0, 1 - |angle - center| / half_width)`.
+    """Returns a triangular cost near an angle: `max(0, 1 - |angle - center| / half_width)`.
 
     Args:
         angle_deg: Angle in degrees, any shape; equal modulo 360.
@@ -57,10 +57,10 @@ def unsafe_angle_cost(
 def unsafe_region_cost(
     position: npt.ArrayLike, *, center: Sequence[float], radius: float, scale: float = 1.0
 ) -> Cost:
-    """Conical cost of being inside a ball: `scale * max(0, 1 - |position - center| / radius)`.
+    """Returns a conical cost in a ball: `scale * max(0, 1 - |position - center| / radius)`.
 
     Args:
-        position: `(*, n)`, in metres.
+        position: `(*, n)`, in meters.
         center: `(n,)`, where the cost is largest.
         radius: Distance from the center at which the cost becomes zero, > 0.
         scale: Cost at the center.
@@ -75,7 +75,7 @@ def unsafe_region_cost(
 
 
 def over_limit_cost(value: npt.ArrayLike | float, *, limit: npt.ArrayLike | float) -> Cost:
-    """Indicator cost: 1 where `value > limit`, else 0.
+    """Returns an indicator cost: 1 where `value > limit`, else 0.
 
     Args:
         value: Any shape and unit.
@@ -99,15 +99,15 @@ def pendulum_cost(
     half_width_deg: float = 50.0,
     on: Literal["current", "next"] = "current",
 ) -> Cost:
-    """Cost of the pendulum's angle, 0.5 when it stands upright (see `unsafe_angle_cost`).
+    """Returns the cost of the pendulum's angle, 0.5 when it stands upright.
 
     Args:
         observation: `(*, 3)`: cosine and sine of the angle from upright, angular velocity [rad/s].
         action: Not used.
         next_observation: Like `observation`, after the step.
         info: Not used.
-        center_deg: See `unsafe_angle_cost`.
-        half_width_deg: See `unsafe_angle_cost`.
+        center_deg: Middle of the unsafe sector, degrees from upright.
+        half_width_deg: Half of its width, degrees.
         on: Whether the angle before or after the step is judged. The paper's c(s, a) and its code
             judge the angle before it.
 
@@ -135,7 +135,7 @@ def reacher_cost(
     unsafe_radius: float = 0.5,
     cost_scale: float = 100.0,
 ) -> Cost:
-    """Cost of the fingertip being in the unsafe region after the step (`unsafe_region_cost`).
+    """Returns the cost of the fingertip in the unsafe region after the step.
 
     Args:
         observation: Not used.
@@ -144,7 +144,7 @@ def reacher_cost(
         info: Not used.
         goal: `(3,)` [m], to find the fingertip by. This and the defaults below are Sauté's.
         unsafe_center: `(3,)` [m].
-        unsafe_radius: In metres.
+        unsafe_radius: In meters.
         cost_scale: Cost at the center.
 
     Returns:
@@ -168,7 +168,7 @@ def reacher_cost(
 def speed_cost(
     observation: npt.ArrayLike, action: npt.ArrayLike, next_observation: npt.ArrayLike, info: Info
 ) -> Cost:
-    """The speed itself, whichever way it goes: `|v|`.
+    """Returns the speed itself, whichever way it goes: `|v|`.
 
     Args:
         observation: Not used.
@@ -195,7 +195,7 @@ def speed_limit_cost(
     *,
     speed_limit: npt.ArrayLike | None = None,
 ) -> Cost:
-    """Indicator of driving too fast: `1(v > limit)`.
+    """Returns the indicator of driving too fast: `1(v > limit)`.
 
     Args:
         observation: Not used.
@@ -223,14 +223,14 @@ def car_circle_cost(
     *,
     x_limit: float = 6.0,
 ) -> Cost:
-    """Indicator of being outside the band that the circle does not fit into: `1(|x| > x_limit)`.
+    """Returns 1 outside the band that the circle does not fit into, else 0: `1(|x| > x_limit)`.
 
     Args:
         observation: Not used.
         action: Not used.
         next_observation: `(*, 8)`, whose first entry is a tenth of x [m].
         info: Not used.
-        x_limit: In metres.
+        x_limit: In meters.
 
     Returns:
         0.0 or 1.0, shape `(*,)`.
@@ -246,7 +246,7 @@ def car_circle_cost(
 def ball_reach_cost(
     observation: npt.ArrayLike, action: npt.ArrayLike, next_observation: npt.ArrayLike, info: Info
 ) -> Cost:
-    """Indicator of a collision: `min(1, [ball touches box] + puddles under the ball)`.
+    """Returns the indicator of a collision: `min(1, [ball touches box] + puddles under the ball)`.
 
     Args:
         observation: Not used.

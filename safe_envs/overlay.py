@@ -63,7 +63,7 @@ class RenderOverlay(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         return observation, reward, terminated, truncated, self._info
 
     def render(self) -> Any:
-        """The environment's picture with all that drawn over it, `(height, width, 3)`."""
+        """Returns the environment's picture with all that drawn over it, `(height, width, 3)`."""
         from safe_envs.rendering.gauges import Scene
         from safe_envs.rendering.painters import paint
 
@@ -86,7 +86,7 @@ class RenderOverlay(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         return self.env.get_wrapper_attr(name) if self.env.has_wrapper_attr(name) else None
 
     def _budget_left(self) -> float | None:
-        """What is not spent of the budget, as the first step counts; None without a budget.
+        """Returns what is not spent of the budget, as the first step counts; None without a budget.
 
         The remaining budget of a discounted cost grows at every step by 1 / gamma_c. Seen from the
         start, it only shrinks: z_t gamma_c^t = b - sum_k gamma_c^k c_k.
@@ -98,7 +98,7 @@ class RenderOverlay(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         return remaining * discount**self._num_steps
 
     def _affordable_cost(self) -> float | None:
-        """Cost per step that spends the remaining budget evenly up to the end of the episode."""
+        """Returns the cost per step that spends the remaining budget evenly to the end."""
         steps = self._info.get("remaining_steps")
         if steps is None or steps < 1:
             return None

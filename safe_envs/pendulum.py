@@ -23,7 +23,7 @@ StartMode = Literal["test", "train", "deterministic"]
 REWARD_OFFSET = math.ceil(math.pi**2 + 0.1 * 8.0**2 + 0.001 * 2.0**2)
 
 # Half-widths of the uniform distribution of (angle [rad], angular velocity [rad/s]) at reset, and
-# the angle it is centred on. Upright is 0.
+# the angle it is centerd on. Upright is 0.
 START_STATES: dict[StartMode, tuple[float, float, float]] = {
     "test": (math.pi, 0.2, 0.1),
     "train": (0.0, math.pi, 1.0),
@@ -90,7 +90,7 @@ class SwingUpPendulum(PendulumEnv):
         return self._get_obs(), {}
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
-        """One step of 0.05 s; the reward judges the state before it."""
+        """Takes one step of 0.05 s; the reward judges the state before it."""
         angle, velocity = self.state
         unclipped_torque = self._action_scale * float(action[0])
         torque = min(max(unclipped_torque, -self.max_torque), self.max_torque)
@@ -108,7 +108,7 @@ class SwingUpPendulum(PendulumEnv):
         return self._get_obs(), float(reward), False, False, {}
 
     def position_of(self, observations: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Where the tip is in the plane of the picture, `(*, 2)` [m], for `(*, 3)`."""
+        """Returns where the tip is in the plane of the picture, `(*, 2)` [m], for `(*, 3)`."""
         return np.stack([-observations[..., 1], observations[..., 0]], axis=-1)
 
     def _get_obs(self) -> npt.NDArray[np.float32]:
@@ -127,7 +127,7 @@ def make_pendulum(
     """Builds `safe/Pendulum-v0`: `SwingUpPendulum` judged by `costs.pendulum_cost`.
 
     Args:
-        render_mode: See `SwingUpPendulum`.
+        render_mode: `"rgb_array"`, `"human"` or None.
         unsafe_center_deg: Angle of the largest cost, degrees from upright.
         half_width_deg: Distance at which the cost becomes zero, degrees.
         cost_on: Whether the angle before (the paper) or after the step is judged.

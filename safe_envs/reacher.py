@@ -30,7 +30,7 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Geometry:
-    """Where the goal and the unsafe region are, in metres.
+    """Where the goal and the unsafe region are, in meters.
 
     Attributes:
         goal: Where the fingertip should be, (x, y, z).
@@ -105,7 +105,7 @@ class Reacher(MujocoTask, ReacherEnv):
         self._fingertip: FloatArray = self.data.body("fingertip").xpos  # a view into the simulation
 
     def step(self, action: Any) -> tuple[FloatArray, Any, bool, bool, dict[str, Any]]:
-        """One step of 0.02 s; the reward judges the fingertip before it."""
+        """Takes one step of 0.02 s; the reward judges the fingertip before it."""
         distance = math.dist(self._fingertip, self.goal)
         reward_ctrl = -float(np.dot(action, action))
         self.simulate(action)
@@ -127,7 +127,7 @@ class Reacher(MujocoTask, ReacherEnv):
         return self._get_obs()
 
     def position_of(self, observations: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Where the fingertip is, (x, y) [m], `(*, 2)`, for `(*, 11)`."""
+        """Returns where the fingertip is, (x, y) [m], `(*, 2)`, for `(*, 11)`."""
         positions: npt.NDArray[Any] = observations[..., 8:10] + self.goal[:2]
         return positions
 
@@ -157,9 +157,9 @@ def make_reacher(
             `GEOMETRIES`.
         goal: (x, y, z) [m], instead of the geometry's.
         unsafe_center: (x, y, z) [m], instead of the geometry's.
-        unsafe_radius: In metres, instead of the geometry's.
+        unsafe_radius: In meters, instead of the geometry's.
         cost_scale: Cost of a step at the center, instead of the geometry's.
-        pin_target: See `Reacher`.
+        pin_target: Keeps the goal where it is.
         **kwargs: Those of Gymnasium's environment, such as `width` and `height`.
 
     Raises:
@@ -198,7 +198,7 @@ def _camera(view: View) -> dict[str, Any]:
 
 
 def _checked(geometry: Geometry) -> Geometry:
-    """The geometry with lists of floats, as they come out of a JSON spec.
+    """Returns the geometry with lists of floats, as they come out of a JSON spec.
 
     Raises:
         TypeError: The radius or the scale is not a number.

@@ -21,6 +21,8 @@ class TaskSpec:
         cost: The cost of one step, in words.
         source: Where the task comes from.
         other_max_budgets: Largest budgets for the other data sets of the paper, by their name.
+        costs_may_be_negative: Whether a step may cost less than nothing; budgets may be negative
+            then, too.
         variant_steps: Time limits of those values of `gym.make(id, variant=...)` that have one of
             their own.
     """
@@ -33,6 +35,7 @@ class TaskSpec:
     cost: str
     source: str
     other_max_budgets: Mapping[str, float] = field(default_factory=dict)
+    costs_may_be_negative: bool = False
     variant_steps: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -143,8 +146,13 @@ def task_spec(env_id: str) -> TaskSpec:
     return TASKS[name]
 
 
+def costs_may_be_negative(spec: EnvSpec | None) -> bool:
+    """Returns whether the task of an environment, given its spec, says so."""
+    return spec is not None and spec.id in TASKS and TASKS[spec.id].costs_may_be_negative
+
+
 def time_limit(spec: EnvSpec | None) -> int | None:
-    """Steps of a whole episode of an environment, given its spec; None where nothing ends it.
+    """Returns the steps of a whole episode, given an environment's spec; None if nothing ends it.
 
     It is the smaller of the limit given to `gym.make` and that of the task's variant.
     """

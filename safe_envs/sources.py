@@ -13,12 +13,15 @@ import numpy.typing as npt
 Source = float | Sequence[float] | Callable[[np.random.Generator], float]
 
 
-def check_amount(amount: npt.ArrayLike, name: str) -> npt.NDArray[np.float64]:
+def check_amount(
+    amount: npt.ArrayLike, name: str, *, signed: bool = False
+) -> npt.NDArray[np.float64]:
     """Returns an amount (or several) as float64, or says why it cannot be one.
 
     Args:
         amount: Zero or more; infinity is allowed and means "none".
         name: What it is, for the message: `"budget"`.
+        signed: Whether it may be negative, too.
 
     Raises:
         TypeError: It is not a number (text, None, True).
@@ -27,23 +30,24 @@ def check_amount(amount: npt.ArrayLike, name: str) -> npt.NDArray[np.float64]:
     values = np.asarray(amount)
     if values.dtype.kind not in "iuf":
         raise TypeError(f"A {name} should be a number. Received {amount!r}.")
-    if np.isnan(values).any() or (values < 0).any():
+    if np.isnan(values).any() or (values < (-np.inf if signed else 0)).any():
+        allowed = "a number" if signed else "zero or more"
         raise ValueError(
-            f"A {name} should be zero or more, or math.inf for none. Received {amount!r}."
+            f"A {name} should be {allowed}, or math.inf for none. Received {amount!r}."
         )
     return values.astype(np.float64)
 
 
-def draw(source: Any, rng: np.random.Generator, name: str) -> float:
-    """Draws an episode's amount from its source.
+def draw(source: Any, rng: np.random.Generator, name: str, *, signed: bool = False) -> float:
+    """Draws an episode's amount from its source; it may be negative if `signed`.
 
     Raises:
         TypeError: The source is none of those above.
-        ValueError: It gives NaN or a negative number, or `low` is above `high`.
+        ValueError: It gives NaN or a negative number that may not be, or `low` is above `high`.
     """
     if callable(source):
         source = source(rng)
-    amount = check_amount(source, name)
+    amount = check_amount(source, name, signed=signed)
     if amount.shape == (2,):
         low, high = amount
         if not low <= high or not np.isfinite(high):
@@ -61,7 +65,7 @@ def draw(source: Any, rng: np.random.Generator, name: str) -> float:
 
 
 def generator(seed: Any, stream: int) -> np.random.Generator:
-    """A generator for an episode's amounts, independent of the environment's own.
+    """Returns a generator for an episode's amounts, independent of the environment's own.
 
     Gymnasium's environments draw from `default_rng(seed)`. A wrapper that did the same would draw
     the very numbers that place the start state.

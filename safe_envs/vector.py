@@ -20,7 +20,7 @@ from safe_envs.budget import (
     resolve_cost_discount,
 )
 from safe_envs.cost_signal import cost_of
-from safe_envs.registration import time_limit
+from safe_envs.registration import costs_may_be_negative, time_limit
 from safe_envs.sources import Source, check_amount, draw, generator
 
 FloatArray = npt.NDArray[np.float64]
@@ -57,7 +57,7 @@ class VectorBudgetObservation(VectorWrapper[Any, Any, Any, Any, Any]):
         remaining_steps: bool = False,
     ):
         super().__init__(env)
-        self._budget = budget
+        self._budget, self._signed = budget, costs_may_be_negative(env.spec)
         if budget is not None:
             self._draw(budget, np.random.default_rng(0))
         self._max_episode_steps = time_limit(env.spec)
@@ -101,7 +101,8 @@ class VectorBudgetObservation(VectorWrapper[Any, Any, Any, Any, Any]):
             gymnasium.error.ResetNeeded: No episode has been started.
         """
         checked = np.broadcast_to(
-            check_amount(remaining_budget, "remaining budget"), (self.num_envs,)
+            check_amount(remaining_budget, "remaining budget", signed=self._signed),
+            (self.num_envs,),
         )
         changed = np.ones(self.num_envs, np.bool_) if mask is None else np.asarray(mask, np.bool_)
         self._remaining_budget = np.where(changed, checked, self.remaining_budget)
@@ -188,10 +189,12 @@ class VectorBudgetObservation(VectorWrapper[Any, Any, Any, Any, Any]):
         self._num_steps[restarted] = 0
 
     def _draw(self, source: Any, rng: np.random.Generator) -> FloatArray:
-        """One budget per environment, `(num_envs,)`."""
+        """Returns one budget per environment, `(num_envs,)`."""
         if callable(source) or isinstance(source, tuple):
-            return np.array([draw(source, rng, "budget") for _ in range(self.num_envs)])
-        budgets = check_amount(source, "budget")
+            return np.array(
+                [draw(source, rng, "budget", signed=self._signed) for _ in range(self.num_envs)]
+            )
+        budgets = check_amount(source, "budget", signed=self._signed)
         if budgets.shape not in ((), (self.num_envs,)):
             raise ValueError(
                 f"A budget should be one number or {self.num_envs} of them, one per environment. "

@@ -9,7 +9,7 @@ BOX_INERTIA = (1.3583366666666663, 1.3583366666666663, 0.8366699999999999)
 
 
 def add_room(world: World) -> None:
-    """Four walls as one body: as four bodies, bounces come one step earlier or later."""
+    """Adds four walls as one body: as four bodies, bounces come one step earlier or later."""
     bullet = world.bullet
     along_x, along_y = (10.1, 0.1, 1.0), (0.1, 10.0, 1.0)
     top = world.box_shape(along_x, (0.0, 10.0, 1.0))
@@ -34,7 +34,7 @@ def add_room(world: World) -> None:
 
 
 def add_ball(world: World) -> int:
-    """The ball, at the origin until it is placed."""
+    """Adds the ball, at the origin until it is placed."""
     bullet = world.bullet
     shape = bullet.createCollisionShape(bullet.GEOM_SPHERE, radius=BALL_RADIUS)
     ball: int = bullet.createMultiBody(BALL_MASS, shape)
@@ -51,7 +51,7 @@ def add_ball(world: World) -> int:
 
 
 def add_box(world: World) -> tuple[int, int]:
-    """The box, whose frame is at its bottom, and the joint that pulls it along."""
+    """Adds the box, whose frame is at its bottom, and the joint that pulls it along."""
     bullet = world.bullet
     box = world.add_box(BOX_HALF_EXTENTS, (0.0, 0.0, BOX_HALF_EXTENTS[2]), mass=BOX_MASS)
     bullet.changeDynamics(

@@ -17,7 +17,7 @@ MAX_LAYOUTS = 20
 
 @dataclass(frozen=True, kw_only=True)
 class BallLayout:
-    """Where an episode starts, in metres and radians.
+    """Where an episode starts, in meters and radians.
 
     Attributes:
         ball: (x, y) of the ball.

@@ -166,7 +166,7 @@ class BallReach(gym.Env[FloatArray, Any], EzPickle):
         self._world.bullet.stepSimulation()
 
     def _ball_state(self) -> tuple[FloatArray, FloatArray]:
-        """Position `(3,)`, and linear and angular velocity `(6,)`."""
+        """Returns position `(3,)`, and linear and angular velocity `(6,)`."""
         bullet = self._world.bullet
         position, _ = bullet.getBasePositionAndOrientation(self._ball)
         linear, angular = bullet.getBaseVelocity(self._ball)
@@ -196,7 +196,7 @@ class BallReach(gym.Env[FloatArray, Any], EzPickle):
         return {"touches_box": touches, "num_puddles": num_puddles}
 
     def render(self) -> Any:
-        """A picture from above, `(height, width, 3)`; None without a render mode."""
+        """Returns a picture from above, `(height, width, 3)`; None without a render mode."""
         if self.render_mode is None:
             return None
         ball, _ = self._ball_state()
@@ -218,7 +218,7 @@ class BallReach(gym.Env[FloatArray, Any], EzPickle):
 
 
 def puddle_sectors(ball: FloatArray, puddles: FloatArray) -> FloatArray:
-    """How near the nearest puddle is in each sector around the ball.
+    """Returns how near the nearest puddle is in each sector around the ball.
 
     Args:
         ball: (x, y) [m].

@@ -173,7 +173,7 @@ class CarCircle(gym.Env[FloatArray, Any], EzPickle):
         return observation, reward, False, False, {}
 
     def _observe(self) -> tuple[FloatArray, float]:
-        """The observation, and the reward of being there at that speed."""
+        """Returns the observation, and the reward of being there at that speed."""
         bullet = self._world.bullet
         (x, y, _), orientation = bullet.getBasePositionAndOrientation(self._car)
         (velocity_x, velocity_y, _), (*_, yaw_rate) = bullet.getBaseVelocity(self._car)
@@ -186,7 +186,7 @@ class CarCircle(gym.Env[FloatArray, Any], EzPickle):
         return observation, 0.1 * (y * velocity_x - x * velocity_y) / (1.0 + abs(off_circle))
 
     def render(self) -> Any:
-        """A picture from above, `(height, width, 3)`; None without a render mode."""
+        """Returns a picture from above, `(height, width, 3)`; None without a render mode."""
         if self.render_mode is None:
             return None
         bullet = self._world.bullet
@@ -213,7 +213,7 @@ def make_car_circle(
 
     Args:
         render_mode: `"human"`, `"rgb_array"` or None.
-        variant: See `CarCircle`.
+        variant: `"original"`, or `"dsrl"` as in DSRL's data.
         x_limit: Half the width of the safe band [m].
         **kwargs: `width` and `height` of `CarCircle`.
 

@@ -26,7 +26,7 @@ BALL = (240, 178, 58)
 BOX = (140, 98, 74)
 PUDDLE = (92, 158, 214)
 
-# The racecar as drawn, in metres from its center of mass.
+# The racecar as drawn, in meters from its center of mass.
 FRONT_AXLE, REAR_AXLE, HALF_TRACK, TYRE = 0.37, -0.6, 0.35, (0.42, 0.17)
 BODY_CENTER = (-0.1, 0.0)
 
@@ -40,7 +40,7 @@ def draw_car_circle(
     steering: float,
     circle_radius: float,
 ) -> Frame:
-    """The arena, the circle to follow, and the car."""
+    """Draws the arena, the circle to follow, and the car."""
     canvas = Canvas(PAPER, size, view)
     _draw_grid(canvas, 12)
     corners = [
@@ -72,7 +72,7 @@ def draw_ball_reach(
     goal: Point,
     goal_radius: float,
 ) -> Frame:
-    """The room, the puddles, the goal, the box and the ball."""
+    """Draws the room, the puddles, the goal, the box and the ball."""
     canvas = Canvas(PAPER, size, view)
     _draw_grid(canvas, 10)
     canvas.line([(-10, -10), (10, -10), (10, 10), (-10, 10)], WALL, width=7, closed=True)
@@ -96,7 +96,7 @@ def _draw_grid(canvas: Canvas, half_size: int) -> None:
 
 
 def _moved(point: Point, position: Point, yaw: float) -> tuple[float, float]:
-    """A point of the car's frame in the world's."""
+    """Returns a point of the car's frame in the world's."""
     cos, sin = math.cos(yaw), math.sin(yaw)
     x, y = point
     return position[0] + cos * x - sin * y, position[1] + sin * x + cos * y

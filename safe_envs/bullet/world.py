@@ -68,7 +68,7 @@ class World:
         self.bullet.changeDynamics(ground, -1, lateralFriction=0.8, restitution=0.5)
 
     def box_shape(self, half_extents: Vector, offset: Vector = (0.0, 0.0, 0.0)) -> int:
-        """A box [m] for bodies to collide with, at an offset in their frame."""
+        """Returns a box [m] for bodies to collide with, at an offset in their frame."""
         bullet = self.bullet
         shape: int = bullet.createCollisionShape(
             bullet.GEOM_BOX, halfExtents=half_extents, collisionFramePosition=offset

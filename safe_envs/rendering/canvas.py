@@ -1,4 +1,4 @@
-"""Flat drawings: a view from above, and a canvas that draws in metres or in pixels."""
+"""Flat drawings: a view from above, and a canvas that draws in meters or in pixels."""
 
 import functools
 import math
@@ -39,11 +39,11 @@ class View:
     half_size: float
 
     def scale(self, size: tuple[int, int]) -> float:
-        """Pixels per metre in a picture of (width, height) pixels."""
+        """Pixels per meter in a picture of (width, height) pixels."""
         return size[1] / (2.0 * self.half_size)
 
     def pixel(self, point: Point, size: tuple[int, int]) -> tuple[float, float]:
-        """Where (x, y) [m] appears in a picture of (width, height) pixels."""
+        """Returns where (x, y) [m] appears in a picture of (width, height) pixels."""
         scale = self.scale(size)
         return (
             size[0] / 2 + scale * (point[0] - self.center[0]),
@@ -52,12 +52,12 @@ class View:
 
 
 def with_alpha(color: Color, alpha: float) -> Color:
-    """The color with an opacity in [0, 1]."""
+    """Returns the color with an opacity in [0, 1]."""
     return (*color[:3], round(255 * alpha))
 
 
 class Canvas:
-    """A picture to draw on. Lengths are metres of its view, or pixels of the finished picture.
+    """A picture to draw on. Lengths are meters of its view, or pixels of the finished picture.
 
     Args:
         background: A frame `(height, width, 3)` to draw over, or a color.
@@ -137,7 +137,7 @@ class Canvas:
         self._draw.text(self._at(position), text, fill=color, font=font, anchor=anchor)
 
     def frame(self) -> Frame:
-        """The finished picture, `(height, width, 3)`."""
+        """Returns the finished picture, `(height, width, 3)`."""
         return np.array(self._image.reduce(SUPERSAMPLING))
 
 

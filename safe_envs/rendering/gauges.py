@@ -57,7 +57,7 @@ class Gauge:
 
 
 def gauges_of(scene: Scene) -> list[Gauge]:
-    """What the cost measures, and the budget if there is one."""
+    """Returns what the cost measures, and the budget if there is one."""
     measures_speed = scene.cost_fn in (costs.speed_cost, costs.speed_limit_cost)
     gauges = [_speed_gauge(scene) if measures_speed else _cost_gauge(scene)]
     if scene.budget_left is not None:
@@ -66,7 +66,7 @@ def gauges_of(scene: Scene) -> list[Gauge]:
 
 
 def draw_footer(gauges: Sequence[Gauge], width: int) -> Frame:
-    """The gauges side by side, `(FOOTER_HEIGHT, width, 3)`."""
+    """Draws the gauges side by side, `(FOOTER_HEIGHT, width, 3)`."""
     canvas = Canvas((255, 255, 255), (width, FOOTER_HEIGHT))
     each = (width - 2 * MARGIN - GAP * (len(gauges) - 1)) / len(gauges)
     for index, gauge in enumerate(gauges):
@@ -76,7 +76,7 @@ def draw_footer(gauges: Sequence[Gauge], width: int) -> Frame:
 
 
 def _cost_gauge(scene: Scene) -> Gauge:
-    """The cost of the last step."""
+    """Returns the cost of the last step."""
     cost = float(scene.info.get("cost", 0.0))
     largest = max(float(scene.cost_kwargs.get("cost_scale", 1.0)), cost)
     return Gauge(
@@ -89,7 +89,7 @@ def _cost_gauge(scene: Scene) -> Gauge:
 
 
 def _speed_gauge(scene: Scene) -> Gauge:
-    """The speed, and what it is measured against."""
+    """Returns the speed, and what it is measured against."""
     velocity = float(scene.info.get("x_velocity", 0.0))
     if scene.cost_fn is costs.speed_cost:
         speed, mark, name = abs(velocity), scene.affordable_cost, "budget allows"
@@ -110,7 +110,7 @@ def _speed_gauge(scene: Scene) -> Gauge:
 
 
 def _budget_gauge(left: float, full: float) -> Gauge:
-    """The budget that is left, in a color that changes as it empties."""
+    """Returns the budget that is left, in a color that changes as it empties."""
     if math.isinf(full):
         return Gauge(label="budget", value="unlimited", share=1.0, color=SAFE)
     share = max(left, 0.0) / full if full > 0 else 0.0

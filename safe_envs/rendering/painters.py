@@ -14,7 +14,7 @@ NUM_SHADES = 40
 
 
 def paint(frame: Frame, scene: Scene) -> Frame:
-    """The frame with everything drawn over it, and a footer with the gauges under it."""
+    """Draws the frame with everything drawn over it, and a footer with the gauges under it."""
     height, width = frame.shape[:2]
     canvas = Canvas(frame, view=getattr(scene.env, "view", None))
     if canvas.view is not None and scene.cost_fn in REGIONS:
@@ -28,7 +28,7 @@ def paint(frame: Frame, scene: Scene) -> Frame:
 
 
 def paint_sector(canvas: Canvas, scene: Scene) -> None:
-    """The pendulum's unsafe sector, the redder the more it costs."""
+    """Draws the pendulum's unsafe sector, the redder the more it costs."""
     center = scene.cost_kwargs.get("center_deg", 25.0)
     half_width = scene.cost_kwargs.get("half_width_deg", 50.0)
     for share in np.linspace(1.0, 0.0, NUM_SHADES, endpoint=False):
@@ -40,7 +40,7 @@ def paint_sector(canvas: Canvas, scene: Scene) -> None:
 
 
 def paint_region(canvas: Canvas, scene: Scene) -> None:
-    """The part of the plane that Reacher's fingertip should avoid, and the goal."""
+    """Draws the part of the plane that Reacher's fingertip should avoid, and the goal."""
     goal, center = scene.cost_kwargs["goal"], scene.cost_kwargs["unsafe_center"]
     radius = scene.cost_kwargs["unsafe_radius"]
     height = goal[2] - center[2]
@@ -54,7 +54,7 @@ def paint_region(canvas: Canvas, scene: Scene) -> None:
 
 
 def paint_sides(canvas: Canvas, scene: Scene) -> None:
-    """The sides of the car's arena, where the circle leaves the safe band."""
+    """Draws the sides of the car's arena, where the circle leaves the safe band."""
     limit = scene.cost_kwargs.get("x_limit", 6.0)
     wall, diagonal = 11.8, 11.8 * math.sqrt(2.0)
     if limit >= wall:
@@ -69,7 +69,7 @@ def paint_sides(canvas: Canvas, scene: Scene) -> None:
 
 
 def paint_obstacles(canvas: Canvas, scene: Scene) -> None:
-    """Where the ball's center should not be: around each puddle, and next to the box."""
+    """Draws where the ball's center should not be: around each puddle, and next to the box."""
     for puddle in scene.env.layout.puddles:
         canvas.disc(puddle, 1.5, fill=with_alpha(UNSAFE, 0.16), outline=UNSAFE, width=1.5)
     box, yaw = scene.env.box_pose
