@@ -5,7 +5,7 @@
 Three stages, each in a process of its own on one thread:
 
     step    acts in the environments and keeps nothing
-    record  the same with `roll_out` and `write_dataset`: what recording costs on top
+    record  the same with `record_episodes` and `write_dataset`: what recording costs on top
     load    `load_episodes` and training windows of 32 steps
 
 CPU seconds are the measure: on a shared machine, wall time is also that of others. Memory is the
@@ -29,7 +29,7 @@ import torch
 
 import safe_envs  # noqa: F401
 from safe_diffusion_agent.data.reading import load_episodes
-from safe_diffusion_agent.data.recording import NUM_ENVS, roll_out
+from safe_diffusion_agent.data.recording import NUM_ENVS, record_episodes
 from safe_diffusion_agent.data.writing import write_dataset
 from safe_diffusion_agent.methods.trebi.diffusion import Normalizer
 from safe_diffusion_agent.methods.trebi.windows import Windows
@@ -61,7 +61,7 @@ def step(num_steps: int, folder: Path) -> dict:
 
 
 def record(num_steps: int, folder: Path) -> dict:
-    episodes = roll_out(scripted_policy, ENV_ID, num_steps, 0, folder / "rounds")
+    episodes = record_episodes(scripted_policy, ENV_ID, num_steps, 0, folder / "rounds")
     write_dataset(DATASET, ENV_ID, episodes, {"cost_discount": 0.99, "max_episode_steps": 1000})
     files = [path for path in folder.rglob("main_data.hdf5")]
     return {"num_steps": num_steps, "file_mb": sum(path.stat().st_size for path in files) / 1e6}

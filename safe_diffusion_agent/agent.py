@@ -6,49 +6,63 @@ the budget belongs to the caller, who may raise or cut it at any step.
 
 import math
 import os
-import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor, nn
 
 from safe_diffusion_agent.compute import resolve_device
-from safe_diffusion_agent.episodes import Task
+from safe_diffusion_agent.episodes import FloatArray, Task
+from safe_diffusion_agent.errors import CheckpointError, UnknownNameError, warn
+from safe_diffusion_agent.predictor import Predictor
+from safe_diffusion_agent.settings import from_json, override
 from safe_diffusion_agent.storage import FILE_NAME, agent_file, load_checkpoint, save_checkpoint
 
-FEW_STATES = 8  # up to so many are acted on with `one_thread`, where networks are small
+States = tuple[Tensor, Tensor, Tensor]  # observations `(n, O)`, budgets `(n,)`, steps `(n,)`
+Parts = dict[str, dict[str, Tensor]]
+Result = TypeVar("Result")
 
-FloatArray = npt.NDArray[np.float32]
-PredictState = tuple[npt.NDArray[Any], ...]
 
-
-class Agent(ABC):
+class Agent(Predictor, ABC):
     """An agent that keeps a budget which it is given at every step.
 
     Args:
+        config: Its settings, a frozen dataclass with the name of a `preset`.
         task: What it was trained for.
         about: JSON values on its origin (command, versions, seed), kept in the checkpoint.
         device: `"auto"` takes a GPU if there is one.
         seed: Fixes the agent's random numbers.
+
+    Attributes:
+        method: Name of its method.
+        config_class: Class of its settings.
+        changeable: Names of the settings that training leaves open.
+        few_states: With at most so many states and small networks, `act` takes one CPU thread.
+        max_states: States that are acted on at a time; bounds the memory.
     """
 
     method: ClassVar[str]
-    config: Any  # its settings, a frozen dataclass with the name of a `preset`
+    config_class: ClassVar[Any]
+    changeable: ClassVar[tuple[str, ...]] = ()
+    few_states: int = 8
+    max_states: int = 1024
 
     def __init__(
         self,
+        config: Any,
         task: Task,
         *,
         about: Mapping[str, Any] | None = None,
         device: str | torch.device = "auto",
         seed: int = 0,
     ):
-        self.task = task
+        self.config, self.task = config, task
         self.about = dict(about or {})
         self.device = resolve_device(device)
         self.seed = seed
@@ -61,7 +75,7 @@ class Agent(ABC):
 
     @property
     def budget_scale(self) -> float:
-        """What an evaluation multiplies budgets by at the start, for a gamma_c not the task's."""
+        """Factor on the budgets that an evaluation gives at the start of an episode."""
         return 1.0
 
     @property
@@ -70,7 +84,7 @@ class Agent(ABC):
         return False
 
     def for_budget(self, budget: float) -> "Agent":
-        """The agent for episodes that start with this budget; most methods need no other.
+        """Returns the agent for episodes that start with a budget; mostly this one.
 
         Args:
             budget: In cost units.
@@ -78,7 +92,6 @@ class Agent(ABC):
         del budget
         return self
 
-    @abstractmethod
     def act(
         self,
         obs: npt.ArrayLike,
@@ -87,7 +100,7 @@ class Agent(ABC):
         *,
         generator: torch.Generator | None = None,
     ) -> FloatArray:
-        """The next action.
+        """Returns the next action, inside of the action space.
 
         Args:
             obs: `(O,)`, or `(n, O)` for many states at once; environment units.
@@ -104,119 +117,37 @@ class Agent(ABC):
 
         Raises:
             ValueError: A shape is wrong, an observation is not finite, or a budget is NaN.
+            FloatingPointError: The networks gave no finite action.
         """
+        states = self._check_inputs(obs, remaining_budget, remaining_steps)
+        actions = self._check_finite(torch.cat(self._in_chunks(self._act, states, generator)))
+        low, high = (np.array(b, np.float32) for b in (self.task.action_low, self.task.action_high))
+        actions = np.clip(actions, low, high)
+        return actions[0] if np.ndim(obs) == 1 else actions
 
     @abstractmethod
-    def _state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """Tensors and JSON values that `_from_state` rebuilds the agent from."""
+    def _act(
+        self, obs: Tensor, budget: Tensor, steps: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Returns actions `(n, A)`, environment units, for `(n, O)`, `(n,)` and `(n,)`."""
+
+    @abstractmethod
+    def _parts(self) -> dict[str, Any]:
+        """Returns what is saved, by name: modules, or objects whose attributes are tensors."""
 
     @classmethod
     @abstractmethod
-    def _from_state(
-        cls,
-        tensors: dict[str, torch.Tensor],
-        document: dict[str, Any],
-        settings: dict[str, Any],
-        **common: Any,
-    ) -> Self: ...
-
-    def predict(
-        self,
-        observation: Any,
-        state: PredictState | None = None,
-        episode_start: npt.NDArray[np.bool_] | None = None,
-        deterministic: bool = True,
-    ) -> tuple[FloatArray, PredictState]:
-        """Stable-Baselines3's `PolicyPredictor`, for `evaluate_policy` and callbacks.
-
-        Args:
-            observation: What `BudgetObservation` gives, as a Dict or flat; one or a batch.
-            state: What the last call returned: the steps taken in each episode. None: no step yet.
-            episode_start: `(n,)`, where True the step count starts again.
-            deterministic: Takes the same random numbers in every call, so that the action depends
-                on the arguments alone.
-
-        Returns:
-            The actions, and the state for the next call.
-
-        Raises:
-            ValueError: There is no budget in the observation, or see `act`.
-        """
-        obs, remaining_budget, remaining_steps = self._split(observation)
-        num_steps = np.zeros(len(np.atleast_2d(obs)), np.int64) if state is None else state[0]
-        if episode_start is not None:
-            num_steps = np.where(episode_start, 0, num_steps)
-        limit = self.task.max_episode_steps
-        if remaining_steps is None and limit is not None:
-            remaining_steps = np.maximum(limit - num_steps, 1)
-        generator = self.new_generator() if deterministic else None
-        batch = np.atleast_2d(obs)
-        actions = self.act(batch, remaining_budget, remaining_steps, generator=generator)
-        return (actions[0] if obs.ndim == 1 else actions), (num_steps + 1,)
-
-    def _check_inputs(
-        self,
-        obs: npt.ArrayLike,
-        remaining_budget: npt.ArrayLike,
-        remaining_steps: npt.ArrayLike | None,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Observations `(n, O)`, budgets `(n,)` and steps `(n,)`, on the agent's device."""
-        observations = np.asarray(obs, np.float32)
-        dim, limit = self.task.obs_dim, self.task.max_episode_steps
-        shape = observations.shape
-        if len(shape) not in (1, 2) or shape[-1] != dim or shape[0] == 0:
-            raise ValueError(f"obs should have shape ({dim},) or (n, {dim}). Received {shape}.")
-        observations = np.atleast_2d(observations)
-        if not np.isfinite(observations).all():
-            row, column = np.argwhere(~np.isfinite(observations))[0]
-            raise ValueError(
-                f"obs should be finite. Received {observations[row, column]} at [{row}, {column}]."
-            )
-        budgets = _one_per_state("remaining_budget", remaining_budget, len(observations))
-        if np.isnan(budgets).any():
-            raise ValueError("remaining_budget should be a number, or math.inf. Received NaN.")
-        if remaining_steps is None:
-            if self.looks_at_time:
-                warnings.warn(
-                    "This agent looks at how much of the episode is left: give act() the "
-                    'remaining_steps (BudgetObservation reports info["remaining_steps"]). Without '
-                    "them it acts as if the whole episode were still ahead.",
-                    stacklevel=4,
-                )
-            remaining_steps = limit or math.inf
-        steps = _one_per_state("remaining_steps", remaining_steps, len(observations))
-        if not ((steps >= 1) & (steps <= (limit or math.inf))).all():
-            raise ValueError(
-                f"remaining_steps should be from 1 to {limit or math.inf}. "
-                f"Received {remaining_steps}."
-            )
-        return (
-            torch.tensor(observations, device=self.device),
-            torch.tensor(budgets, dtype=torch.float32, device=self.device),
-            torch.tensor(steps, dtype=torch.float32, device=self.device),
-        )
-
-    def _split(self, observation: Any) -> tuple[npt.NDArray[Any], Any, Any]:
-        """Observation, remaining budget and (where shown) remaining steps."""
-        if isinstance(observation, Mapping) and "remaining_budget" in observation:
-            steps = observation.get("remaining_steps")
-            return (
-                np.asarray(observation["observation"]),
-                np.asarray(observation["remaining_budget"])[..., 0],
-                None if steps is None else np.asarray(steps)[..., 0],
-            )
-        flat = np.asarray(observation)
-        if flat.ndim > 0 and flat.shape[-1] == self.task.obs_dim + 1:
-            return flat[..., :-1], flat[..., -1], None
-        raise ValueError(
-            "The observation has no remaining budget: wrap the environment in "
-            "safe_envs.BudgetObservation."
-        )
+    def _from_parts(cls, parts: Parts, config: Any, task: Task, **common: Any) -> Self:
+        """Rebuilds the agent; takes what it uses out of `parts`."""
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the agent into the folder `path` (one safetensors file, atomically)."""
-        tensors, document = self._state()
-        document |= {"task": asdict(self.task), "about": self.about}
+        tensors = {
+            f"{name}/{key}": tensor
+            for name, part in self._parts().items()
+            for key, tensor in _tensors_of(part).items()
+        }
+        document = {"config": asdict(self.config), "task": asdict(self.task), "about": self.about}
         save_checkpoint(Path(path) / FILE_NAME, self.method, tensors, document)
 
     @classmethod
@@ -233,29 +164,118 @@ class Agent(ABC):
         Args:
             path: Folder that `save` wrote or a run was trained in, or the name of a pretrained
                 agent, such as `"pendulum"`.
-            device: See the class.
-            seed: See the class.
+            device: `"cpu"`, `"cuda"`, ...; `"auto"` takes a GPU if there is one.
+            seed: Fixes the agent's random numbers.
             **settings: Settings to change that training did not fix.
 
         Raises:
             UnknownNameError: There is neither such a folder nor such an agent or setting.
+            ValueError: A setting is out of range or has no effect.
             CheckpointError: The file is damaged or foreign.
         """
         tensors, document = load_checkpoint(agent_file(path), cls.method)
+        for name in settings:
+            if name not in cls.changeable:
+                raise UnknownNameError("setting that training leaves open", name, cls.changeable)
+        config = override(from_json(cls.config_class, document["config"]), settings)
         task = Task.from_json(document["task"])
-        return cls._from_state(
-            tensors,
-            document,
-            settings,
-            task=task,
-            about=document["about"],
-            device=device,
-            seed=seed,
-        )
+        parts: Parts = {}
+        for name, tensor in tensors.items():
+            group, _, key = name.partition("/")
+            parts.setdefault(group, {})[key] = tensor
+        common = {"about": document["about"], "device": device, "seed": seed}
+        try:
+            agent = cls._from_parts(parts, config, task, **common)
+        except (KeyError, RuntimeError, TypeError) as error:
+            raise CheckpointError(f"The checkpoint does not fit its own config: {error}") from error
+        if parts:
+            raise CheckpointError(f"The checkpoint has parts that it should not: {sorted(parts)}.")
+        return agent
 
     def new_generator(self, seed: int | None = None) -> torch.Generator:
         """Returns a generator on the agent's device; None takes the agent's seed."""
         return torch.Generator(self.device).manual_seed(self.seed if seed is None else seed)
+
+    def _check_inputs(
+        self,
+        obs: npt.ArrayLike,
+        remaining_budget: npt.ArrayLike,
+        remaining_steps: npt.ArrayLike | None,
+    ) -> States:
+        """Returns the arguments of `act` as tensors on the device, or says what is wrong."""
+        observations = np.asarray(obs, np.float32)
+        dim, limit = self.task.obs_dim, self.task.max_episode_steps or math.inf
+        shape = observations.shape
+        if len(shape) not in (1, 2) or shape[-1] != dim or shape[0] == 0:
+            raise ValueError(f"obs should have shape ({dim},) or (n, {dim}). Received {shape}.")
+        observations = np.atleast_2d(observations)
+        if not np.isfinite(observations).all():
+            row, column = np.argwhere(~np.isfinite(observations))[0]
+            raise ValueError(
+                f"obs should be finite. Received {observations[row, column]} at [{row}, {column}]."
+            )
+        budgets = _one_per_state("remaining_budget", remaining_budget, len(observations))
+        if np.isnan(budgets).any():
+            raise ValueError("remaining_budget should be a number, or math.inf. Received NaN.")
+        if remaining_steps is None and self.looks_at_time:
+            warn(
+                "This agent looks at how much of the episode is left: give it the remaining_steps "
+                '(BudgetObservation reports info["remaining_steps"]). Without them it acts as if '
+                "the whole episode were still ahead."
+            )
+        given = limit if remaining_steps is None else remaining_steps
+        steps = _one_per_state("remaining_steps", given, len(observations))
+        if not ((steps >= 1) & (steps <= limit)).all():
+            raise ValueError(
+                f"remaining_steps should be from 1 to {limit}. Received {remaining_steps!r}."
+            )
+        return (
+            torch.tensor(observations, device=self.device),
+            torch.tensor(budgets, dtype=torch.float32, device=self.device),
+            torch.tensor(steps, dtype=torch.float32, device=self.device),
+        )
+
+    def _in_chunks(
+        self,
+        function: Callable[..., Result],
+        states: States,
+        generator: torch.Generator | None,
+        size: int | None = None,
+    ) -> list[Result]:
+        """Calls a function on `size` (or `max_states`) states at a time, without gradients.
+
+        Networks on few states leave a second thread little to do, but each of their hundreds of
+        operations waits for it. Where another process wants the core, that wait is a turn of the
+        scheduler, and a plan of 10 ms takes 100 ms or a second (`benchmarks/latency.py`).
+        """
+        generator = self.generator if generator is None else generator
+        num_threads = torch.get_num_threads()
+        one_thread = len(states[0]) <= self.few_states and num_threads > 1
+        if one_thread:
+            torch.set_num_threads(1)
+        try:
+            with torch.no_grad():
+                parts = (tensor.split(size or self.max_states) for tensor in states)
+                return [function(*chunk, generator) for chunk in zip(*parts, strict=True)]
+        finally:
+            if one_thread:
+                torch.set_num_threads(num_threads)
+
+    def _check_finite(self, actions: Tensor) -> FloatArray:
+        """Returns the actions as an array, or says what may have made them infinite or NaN."""
+        array: FloatArray = actions.cpu().numpy()
+        if not np.isfinite(array).all():
+            raise FloatingPointError(
+                "There is no finite action. Check that the observation is like those in the "
+                "training data; lower the penalty or the guidance_scale where there are any, or "
+                "train again with a smaller learning rate."
+            )
+        return array
+
+
+def _tensors_of(part: Any) -> dict[str, Tensor]:
+    tensors = part.state_dict() if isinstance(part, nn.Module) else vars(part)
+    return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
 
 def _one_per_state(name: str, values: npt.ArrayLike, num: int) -> npt.NDArray[np.float64]:

@@ -32,7 +32,7 @@ MAX_RECORDS = 8  # recordings that are kept; each has memory of its own
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """`"auto"` is a GPU if there is one; anything else is what PyTorch says.
+    """Returns a device; `"auto"` is a GPU if there is one.
 
     Raises:
         ValueError: A GPU was asked for and there is none.
@@ -47,12 +47,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 @contextlib.contextmanager
 def one_thread(when: bool = True) -> Iterator[None]:
-    """What is in it computes on one CPU thread, if `when`; afterwards on as many as before.
-
-    Networks this small leave a second thread little to do, but each of their hundreds of operations
-    waits for it. Where another process wants the core, that wait is a turn of the scheduler, and a
-    plan of 10 ms takes 100 ms or a second (`benchmarks/latency_under_load.py`).
-    """
+    """Runs the block on one CPU thread if `when` is true, and then on as many as before."""
     if not when:
         yield
         return
@@ -64,17 +59,40 @@ def one_thread(when: bool = True) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def check_execution(execution: str, device: torch.device, *, large: bool) -> None:
+    """Refuses a way of computing that makes no sense on a device.
+
+    Args:
+        execution: `"eager"`, `"compiled"` or `"recorded"`.
+        device: Where the tensors are.
+        large: Whether the networks are large, such as U-Nets.
+
+    Raises:
+        ValueError: A recording, or large compiled networks, were asked for without a GPU.
+    """
+    if execution == "recorded" and device.type != "cuda":
+        raise ValueError(
+            "execution='recorded' needs a CUDA device. Load the agent with execution='eager' here."
+        )
+    if execution == "compiled" and large and device.type != "cuda":
+        raise ValueError(
+            "execution='compiled' makes U-Nets slower without a CUDA device. Load the agent with "
+            "execution='eager' here."
+        )
+
+
 def executable(
     plan: Callable[..., Results],
     execution: str,
     device: torch.device,
     networks: Sequence[nn.Module] = (),
 ) -> Callable[..., Results]:
-    """A function that computes what `plan` does.
+    """Returns a function that computes what `plan` does.
 
     Args:
         plan: Takes and returns tensors.
-        execution: See `PlannerConfig.execution`.
+        execution: `"eager"`: one operation after the other. `"compiled"`: as machine code, recorded
+            on a GPU. `"recorded"`: eager, but recorded on a GPU.
         device: Where the tensors are.
         networks: If given, these are compiled, one by one, instead of the whole plan: for networks
             that are large, and called so often that the whole would take very long to compile.
@@ -82,15 +100,7 @@ def executable(
     Raises:
         ValueError: A recording, or compiled networks, were asked for without a GPU.
     """
-    if execution == "recorded" and device.type != "cuda":
-        raise ValueError(
-            "execution='recorded' needs a CUDA device. Load the agent with execution='eager' here."
-        )
-    if execution == "compiled" and networks and device.type != "cuda":
-        raise ValueError(
-            "execution='compiled' makes U-Nets slower without a CUDA device. Load the agent with "
-            "execution='eager' here."
-        )
+    check_execution(execution, device, large=bool(networks))
     if execution == "compiled":
         for network in networks:
             network.compile()

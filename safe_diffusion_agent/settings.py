@@ -5,12 +5,13 @@ that a setting can be changed by its name alone, wherever it is.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import field, fields, is_dataclass, replace
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from safe_diffusion_agent.errors import UnknownNameError
 
 Config = TypeVar("Config")
+Value = TypeVar("Value")
 
 
 def check(condition: bool, requirement: str, received: Any) -> None:
@@ -41,8 +42,18 @@ def check_choices(config: Any) -> None:
             raise UnknownNameError(name, value, get_args(hint))
 
 
+def only(default: Value, **where: Any) -> Value:
+    """Declares a setting that has an effect only where other settings have the given values.
+
+    Args:
+        default: Its default.
+        **where: The other settings, of any group, and their values.
+    """
+    return field(default=default, metadata={"only": where})
+
+
 def group_of_setting(config_class: type) -> dict[str, str | None]:
-    """Name of every setting -> name of its group, or None if it is in none."""
+    """Returns the name of every setting -> the name of its group, or None if it is in none."""
     groups: dict[str, str | None] = {}
     for name, hint in get_type_hints(config_class).items():
         if is_dataclass(hint):
@@ -52,8 +63,8 @@ def group_of_setting(config_class: type) -> dict[str, str | None]:
     return groups
 
 
-def override(config: Config, settings: Mapping[str, Any]) -> Config:
-    """Returns a config with some settings changed.
+def change(config: Config, settings: Mapping[str, Any]) -> Config:
+    """Returns a config with some settings changed, whether they have an effect or not.
 
     Raises:
         UnknownNameError: There is no such setting.
@@ -73,16 +84,29 @@ def override(config: Config, settings: Mapping[str, Any]) -> Config:
     return replace(config, **own, **of_groups)  # type: ignore[type-var]  # it is a dataclass
 
 
-def from_preset(presets: Mapping[str, Config], name: str, settings: Mapping[str, Any]) -> Config:
-    """Returns a named config with some settings changed.
+def override(config: Config, settings: Mapping[str, Any]) -> Config:
+    """Returns a config with some settings changed, as a user asks for it.
 
     Raises:
-        UnknownNameError: There is no such preset or setting.
-        ValueError: A value is out of range.
+        UnknownNameError: There is no such setting.
+        ValueError: A value is out of range, or a setting would have no effect.
     """
-    if name not in presets:
-        raise UnknownNameError("preset", name, presets)
-    return override(presets[name], settings)
+    changed = change(config, settings)
+    group_of = group_of_setting(type(config))
+
+    def holder(name: str) -> Any:
+        group = group_of[name]
+        return changed if group is None else getattr(changed, group)
+
+    for name in settings:
+        (its_field,) = (f for f in fields(holder(name)) if f.name == name)
+        for other, needed in its_field.metadata.get("only", {}).items():
+            value = getattr(holder(other), other)
+            if value != needed:
+                raise ValueError(
+                    f"{name} has no effect with {other}={value!r}: it needs {other}={needed!r}."
+                )
+    return changed
 
 
 def from_json(config_class: type[Config], document: Mapping[str, Any]) -> Config:
@@ -106,7 +130,7 @@ def from_json(config_class: type[Config], document: Mapping[str, Any]) -> Config
 
 
 def difference(stored: Mapping[str, Any], given: Mapping[str, Any], where: str = "") -> str:
-    """What differs in documents of documents, in words, by the names of the values."""
+    """Returns in words where two documents differ, by the names of the values."""
     parts = []
     for name in sorted({*stored, *given}):
         old, new = stored.get(name), given.get(name)

@@ -106,7 +106,7 @@ def load_checkpoint(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dic
 
 
 def checkpoint_kind(path: Path) -> str:
-    """What a checkpoint is of; see `save_checkpoint`.
+    """Returns what a checkpoint is of; see `save_checkpoint`.
 
     Raises:
         CheckpointError: There is no such file, or it is damaged or foreign.
@@ -128,7 +128,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    """The header in a file's metadata, if it is one of ours."""
+    """Returns the header in a file's metadata, if it is one of ours."""
     if FORMAT not in metadata:
         raise CheckpointError(f"{path} is not a checkpoint of {FORMAT}.")
     header: dict[str, Any] = json.loads(metadata[FORMAT])
@@ -159,7 +159,7 @@ def _digest(tensors: Mapping[str, torch.Tensor], document: Mapping[str, Any]) ->
 
 
 def agent_file(path: str | os.PathLike[str]) -> Path:
-    """The file of an agent, from its folder or its name; it need not exist.
+    """Returns the file of an agent, from its folder or its name; it need not exist.
 
     Raises:
         UnknownNameError: There is neither such a folder nor such an agent.
@@ -187,7 +187,7 @@ def provenance() -> dict[str, Any]:
 
 
 def shown_command() -> str:
-    """The command line of this process, without the folder that the program lies in."""
+    """Returns the command line of this process, without the folder that the program lies in."""
     program = Path(sys.argv[0]).name
     return shlex.join(["trebi" if program == "__main__.py" else program, *sys.argv[1:]])
 
@@ -202,7 +202,7 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """Commit of the source this package runs from; None without its repository, or git.
+    """Returns commit of the source this package runs from; None without its repository, or git.
 
     It is marked as dirty if Python files differ from it; results and pages may.
     """

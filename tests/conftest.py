@@ -16,8 +16,8 @@ from safe_diffusion_agent.data.reading import load_episodes
 from safe_diffusion_agent.data.recording import EpisodeRecorder
 from safe_diffusion_agent.data.writing import write_dataset
 from safe_diffusion_agent.episodes import Episodes
+from safe_diffusion_agent.methods.table import METHODS
 from safe_diffusion_agent.methods.trebi.fit import fit
-from safe_diffusion_agent.methods.trebi.presets import preset_config
 from safe_envs import TASKS
 
 TINY_DATASET = "tests/pendulum/swinging-v0"
@@ -89,6 +89,6 @@ def tiny_episodes(tiny_dataset) -> Episodes:
 
 @pytest.fixture(scope="session")
 def tiny_agent(tiny_episodes, device):
-    config = preset_config("quick", "safe/Pendulum-v0", num_steps=60, batch_size=64)
+    config = METHODS["trebi"].config("quick", "safe/Pendulum-v0", num_steps=60, batch_size=64)
     agent, _ = fit(tiny_episodes, config, seed=0, device=device)
     return agent

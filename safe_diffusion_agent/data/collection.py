@@ -27,7 +27,7 @@ import numpy as np
 from minari.storage.datasets_root_dir import get_dataset_path
 
 from safe_diffusion_agent.compute import one_thread
-from safe_diffusion_agent.data.recording import Episode, EpisodeRecorder, Progress, roll_out
+from safe_diffusion_agent.data.recording import Episode, EpisodeRecorder, Progress, record_episodes
 from safe_diffusion_agent.data.sac import EVALUATION_SEED_OFFSET, SacTraining, Snapshot
 from safe_diffusion_agent.data.writing import write_dataset
 from safe_diffusion_agent.errors import DatasetError, UnknownNameError
@@ -85,20 +85,20 @@ class CollectConfig:
 
 
 def default_dataset_id(env_id: str, quality: str = "replay") -> str:
-    """Minari id: `safe-envs/pendulum/sac-replay-v0`, `safe-envs/hopper/medium-v0`, ..."""
+    """Returns a Minari id: `safe-envs/pendulum/sac-replay-v0`, `safe-envs/hopper/medium-v0`."""
     name = task_spec(env_id).id.removeprefix("safe/").rpartition("-")[0]
     return f"safe-envs/{name.lower()}/{'sac-replay' if quality == 'replay' else quality}-v0"
 
 
 def paper_max_budget(env_id: str, quality: str) -> float | None:
-    """Maximum budget of the paper's dataset (Table 2), or None if it has no such dataset."""
+    """Returns the maximum budget of the paper's dataset (Table 2), or None if it has none."""
     spec = task_spec(env_id)
     main_quality = "medium-replay" if spec.other_max_budgets else "replay"
     return ({main_quality: spec.max_budget} | dict(spec.other_max_budgets)).get(quality)
 
 
 def default_state_dir(config: CollectConfig) -> Path:
-    """Folder of a collection; the qualities of one training share it, and so the training."""
+    """Returns the folder of a collection; qualities of one training share it."""
     name = default_dataset_id(config.env_id).split("/")[1]
     return Path("runs") / "collections" / f"{name}-{config.sac_steps}-seed{config.seed}"
 
@@ -152,6 +152,7 @@ def collect(
             "cost_key": "infos/cost",
             "cost_discount": spec.cost_discount,
             "max_episode_steps": spec.max_episode_steps,
+            "costs_may_be_negative": spec.costs_may_be_negative,
             "behavior_policy": asdict(behavior)
             | {"name": f"SAC after {behavior.step} steps, deterministic"},
             "snapshots": [asdict(snapshot) for snapshot in training.snapshots],
@@ -162,7 +163,7 @@ def collect(
 
 
 def medium_snapshot(training: SacTraining) -> Snapshot:
-    """The first policy that reached a third of the way from no policy at all to the final one.
+    """Returns the first policy that reached a third of the way from none to the final one.
 
     Raises:
         DatasetError: The final policy is no better than random actions, or none.
@@ -192,7 +193,7 @@ def _episodes(
     def rolled_out(snapshot: Snapshot, num_steps: int) -> Iterator[Episode]:
         rounds = folder / f"rollouts-{snapshot.step:08d}"
         policy = training.load_policy(snapshot)
-        return roll_out(policy, config.env_id, num_steps, config.seed, rounds, progress)
+        return record_episodes(policy, config.env_id, num_steps, config.seed, rounds, progress)
 
     expert = training.snapshots[-1]
     if config.quality == "expert":
@@ -214,7 +215,7 @@ def _until(episodes: Iterator[Episode], num_steps: int) -> Iterator[Episode]:
 
 
 def _return_without_policy(env_id: str, seed: int, num_episodes: int = 5) -> float:
-    """Mean return of random actions or of zeros, whichever is more.
+    """Returns the mean return of random actions or of zeros, whichever is more.
 
     Zeros, because to do nothing is far better than random actions where actions are charged for
     (HalfCheetah: about 0 against -280); an untrained network does as much.
@@ -244,7 +245,7 @@ def _budgets(config: CollectConfig) -> dict[str, Any]:
 
 
 def _cost_function(env: gym.Env[Any, Any]) -> str | None:
-    """Name of the environment's cost function, if a `CostSignal` gives the cost."""
+    """Returns the name of the environment's cost function, if a `CostSignal` gives the cost."""
     while isinstance(env, gym.Wrapper):
         if isinstance(env, CostSignal):
             return env.cost_function
@@ -253,7 +254,7 @@ def _cost_function(env: gym.Env[Any, Any]) -> str | None:
 
 
 def _is_there(dataset_id: str, config: CollectConfig, overwrite: bool) -> bool:
-    """Whether the config already made the dataset."""
+    """Returns whether the config already made the dataset."""
     path = get_dataset_path(dataset_id)
     if not path.exists():
         return False

@@ -106,7 +106,7 @@ def _next_observations(arrays: dict[str, npt.NDArray[Any]]) -> tuple[npt.NDArray
 def _x_velocity(
     x: npt.NDArray[Any], ends: npt.NDArray[np.bool_], step_seconds: float
 ) -> npt.NDArray[np.float64]:
-    """Speed of each step; the last step of an episode repeats the one before it."""
+    """Returns the speed of each step; the last step of an episode repeats the one before it."""
     velocity = np.append(np.diff(x), 0.0) / step_seconds
     last = np.flatnonzero(ends)
     velocity[last] = velocity[np.maximum(last - 1, 0)]
@@ -137,7 +137,7 @@ def _episodes(
 
 
 def _spaces(arrays: dict[str, npt.NDArray[Any]]) -> tuple[gym.spaces.Box, gym.spaces.Box]:
-    """Unbounded observations; actions in [-1, 1], or the range of the data if that is wider."""
+    """Returns unbounded observations, and actions in [-1, 1] or the wider range of the data."""
     observations, actions = arrays["observations"], arrays["actions"]
     bound = np.maximum(np.abs(actions).max(axis=0), 1.0).astype(np.float32)
     return (

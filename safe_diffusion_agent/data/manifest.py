@@ -33,12 +33,12 @@ NamedProgress = Callable[..., None]
 
 
 def capped(configs: Sequence[CollectConfig], max_steps: int | None) -> list[CollectConfig]:
-    """The same datasets with at most `max_steps` steps each, and in the training of their SAC.
+    """Returns the same datasets with at most `max_steps` steps each, and of their SAC.
 
     None leaves them as they are.
 
     Raises:
-        ValueError: See `CollectConfig`.
+        ValueError: A dataset would be shorter than an episode.
     """
     if max_steps is None:
         return list(configs)

@@ -87,7 +87,7 @@ def _check_spaces(dataset: minari.MinariDataset) -> None:
 def _episode_costs(
     episode: Any, cost_key: str, cost_fn: CostFunction | None, dataset_id: str
 ) -> npt.NDArray[np.float64]:
-    """Costs of one episode, `(T,)`: infos without the reset's, or a function of the transitions."""
+    """Returns the costs of one episode, `(T,)`, from its infos or by a function."""
     source, _, name = cost_key.partition("/")
     infos = episode.infos or {}
     if cost_fn is not None:

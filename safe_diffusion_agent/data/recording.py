@@ -27,7 +27,7 @@ Episode = dict[str, np.ndarray]
 
 
 def episode_seed(seed: int, episode: int) -> int:
-    """Seed of one episode of a collection."""
+    """Returns the seed of one episode of a collection."""
     return int(np.random.SeedSequence([seed, episode]).generate_state(1)[0])
 
 
@@ -101,7 +101,7 @@ def read_episodes(path: Path) -> Iterator[Episode]:
             yield {name: arrays[f"{index}/{name}"] for i, name in names if int(i) == index}
 
 
-def roll_out(
+def record_episodes(
     policy: Policy,
     env_id: str,
     num_steps: int,

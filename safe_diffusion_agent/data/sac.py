@@ -23,6 +23,7 @@ from safe_diffusion_agent.data.recording import (
     read_episodes,
     save_episodes,
 )
+from safe_diffusion_agent.episodes import discounted_sum
 from safe_diffusion_agent.errors import CheckpointError
 from safe_diffusion_agent.storage import load_checkpoint, save_checkpoint, write_atomically
 from safe_envs import task_spec
@@ -125,7 +126,7 @@ class SacTraining:
             self.save()
 
     def episodes(self) -> Iterator[Episode]:
-        """Every saved episode, in the order of collection."""
+        """Returns every saved episode, in the order of collection."""
         count = 0
         while count < self._num_saved:
             for episode in read_episodes(self.folder / f"episodes-{count:06d}.npz"):
@@ -144,7 +145,7 @@ class SacTraining:
                 done = terminated or truncated
         recorder.close()
         discount = task_spec(self.env_id).cost_discount
-        costs = [e["costs"] @ discount ** np.arange(len(e["costs"])) for e in recorder.finished]
+        costs = [discounted_sum(np.array(e["costs"]), discount) for e in recorder.finished]
         snapshot = Snapshot(
             step=self.model.num_timesteps,
             mean_return=float(np.mean([e["rewards"].sum() for e in recorder.finished])),
@@ -160,7 +161,7 @@ class SacTraining:
         self.snapshots.append(snapshot)
 
     def load_policy(self, snapshot: Snapshot) -> Callable[[Any], Any]:
-        """The stochastic policy of a snapshot: maps observations `(n, O)` to actions `(n, A)`."""
+        """Returns the stochastic policy of a snapshot, from `(n, O)` to actions `(n, A)`."""
         tensors, _ = load_checkpoint(self._policy_path(snapshot.step), "sac-policy")
         model = SAC("MlpPolicy", gym.make(self.env_id), buffer_size=1, device="cpu")
         model.policy.actor.load_state_dict(tensors)

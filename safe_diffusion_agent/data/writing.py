@@ -16,6 +16,7 @@ from minari.data_collector import EpisodeBuffer
 from minari.namespace import create_namespace, list_local_namespaces
 from minari.storage.datasets_root_dir import get_dataset_path
 
+from safe_diffusion_agent.episodes import discounted_sum
 from safe_diffusion_agent.storage import write_text
 
 
@@ -34,34 +35,18 @@ def write_dataset(
     Args:
         dataset_id: Minari id.
         env_id: Gymnasium id of the environment that was acted in, or None if there is none here.
-        episodes: As `recorder.EpisodeRecorder` records them; consumed one by one.
+        episodes: As `EpisodeRecorder` records them; consumed one by one.
         metadata: JSON values to store with it; must have `"cost_discount"`. The mean return and
             costs of an episode are added, as are each episode's to its own metadata.
         spaces: Observation and action space, if there is no environment to ask.
     """
     summaries: list[dict[str, float]] = []
-
-    def buffers() -> Iterator[EpisodeBuffer]:
-        for episode in episodes:
-            costs = episode["costs"]
-            discounts = metadata["cost_discount"] ** np.arange(len(costs))
-            summaries.append(
-                {
-                    "return": float(episode["rewards"].sum()),
-                    "cost": float(costs.sum()),
-                    "discounted_cost": float(costs @ discounts),
-                }
-            )
-            yield EpisodeBuffer(
-                **{k: v for k, v in episode.items() if k != "costs"},  # type: ignore[arg-type]
-                infos={"cost": np.concatenate([[0.0], costs])},
-            )
-
+    buffers = _buffers(episodes, metadata["cost_discount"], summaries)
     with _staging_root(dataset_id) as staging, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # about authors and links that we leave out
         dataset = minari.create_dataset_from_buffers(
             dataset_id,
-            buffers(),  # type: ignore[arg-type]  # any iterable will do; one episode in memory
+            buffers,  # type: ignore[arg-type]  # any iterable will do; one episode in memory
             env=env_id,
             observation_space=None if spaces is None else spaces[0],
             action_space=None if spaces is None else spaces[1],
@@ -81,6 +66,27 @@ def write_dataset(
     namespace = dataset_id.rpartition("/")[0]
     if namespace and namespace not in list_local_namespaces():
         create_namespace(namespace)
+
+
+def _buffers(
+    episodes: Iterable[dict[str, np.ndarray]],
+    cost_discount: float,
+    summaries: list[dict[str, float]],
+) -> Iterator[EpisodeBuffer]:
+    """Returns episodes as Minari takes them; what each adds up to is appended to `summaries`."""
+    for episode in episodes:
+        costs = episode["costs"]
+        summaries.append(
+            {
+                "return": float(episode["rewards"].sum()),
+                "cost": float(costs.sum()),
+                "discounted_cost": float(discounted_sum(costs, cost_discount)),
+            }
+        )
+        yield EpisodeBuffer(
+            **{k: v for k, v in episode.items() if k != "costs"},  # type: ignore[arg-type]
+            infos={"cost": np.concatenate([[0.0], costs])},
+        )
 
 
 def update_metadata(dataset_id: str, changes: dict[str, Any]) -> None:

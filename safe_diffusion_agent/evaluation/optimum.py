@@ -11,7 +11,7 @@ FILES = {"safe/Pendulum-v0": Path(__file__).parent / "optima" / "pendulum.json"}
 
 
 def best_returns(env_id: str, budgets: npt.ArrayLike) -> npt.NDArray[np.float64] | None:
-    """The most return within each budget, on average over start states.
+    """Returns the most return within each budget, on average over start states.
 
     Args:
         env_id: A task of `safe_envs`, with its default options.
@@ -31,7 +31,7 @@ def best_returns(env_id: str, budgets: npt.ArrayLike) -> npt.NDArray[np.float64]
 def share_of_optimum(
     env_id: str, budgets: npt.ArrayLike, returns: npt.ArrayLike
 ) -> npt.NDArray[np.float64] | None:
-    """(return - that of doing nothing) / (optimum - that of doing nothing), or None; `(n,)`."""
+    """Returns (return - idle return) / (optimum - idle return), `(n,)`, or None if not known."""
     best = best_returns(env_id, budgets)
     if best is None:
         return None

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 
 from safe_diffusion_agent.agent import Agent
+from safe_diffusion_agent.episodes import discounted_sum
 from safe_diffusion_agent.evaluation.action_log import ActionLog
 from safe_diffusion_agent.evaluation.rollout import (
     FloatArray,
@@ -199,7 +200,7 @@ def _results(
     episodes: npt.NDArray[np.int64],
 ) -> list[EpisodeResult]:
     """Judges each episode by the task's own gamma_c."""
-    costs = task_spec(env_id).cost_discount ** np.arange(len(run.costs)) @ run.costs
+    costs = discounted_sum(run.costs, task_spec(env_id).cost_discount)
     tolerance = 1e-9 * np.maximum(budgets, 1.0)
     return [
         EpisodeResult(
@@ -218,7 +219,7 @@ def _results(
 
 
 def summarize(results: Sequence[EpisodeResult]) -> list[dict[str, Any]]:
-    """One row per budget: normalised cost (box statistics), share over budget, return.
+    """Returns one row per budget: normalized cost (box statistics), share over budget, return.
 
     The row's `over_budget` has the number of episodes, the share and its 95 % Wilson interval.
     """
@@ -248,7 +249,7 @@ def summarize(results: Sequence[EpisodeResult]) -> list[dict[str, Any]]:
 
 
 def to_csv(results: Sequence[EpisodeResult]) -> str:
-    """The results as a table, one episode per line."""
+    """Returns the results as a table, one episode per line."""
     text = io.StringIO()
     writer = csv.DictWriter(text, [field.name for field in fields(EpisodeResult)])
     writer.writeheader()

@@ -20,7 +20,7 @@ class Policy(Protocol):
     def __call__(
         self, obs: Any, remaining_budget: FloatArray, remaining_steps: npt.NDArray[np.int64], /
     ) -> npt.NDArray[Any]:
-        """Actions `(n, A)` for `(n, O)`, `(n,)` and `(n,)`."""
+        """Returns actions `(n, A)` for `(n, O)`, `(n,)` and `(n,)`."""
         ...
 
 
@@ -116,7 +116,7 @@ def rollout(
 
 
 def start_seed(seed: int, episode: int) -> int:
-    """Seed of the start state of one evaluated episode; not one that data were collected with."""
+    """Returns the seed of an evaluated episode's start state, which no collection takes."""
     return int(np.random.SeedSequence([seed, episode, 1]).generate_state(1)[0])
 
 
@@ -141,7 +141,7 @@ class OpenLoop:
         self._actions: Any = None
 
     def __call__(self, obs: Any, remaining_budget: Any, remaining_steps: Any) -> npt.NDArray[Any]:
-        """Actions `(n, A)` of this step.
+        """Returns actions `(n, A)` of this step.
 
         Raises:
             ValueError: The plans are shorter than the interval.

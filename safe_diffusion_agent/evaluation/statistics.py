@@ -11,7 +11,7 @@ Z_95 = 1.959963984540054  # 0.975-quantile of the standard normal distribution
 
 
 def wilson_interval(num_hits: int, num_trials: int) -> tuple[float, float]:
-    """95 % confidence interval of a share (Wilson 1927), in [0, 1].
+    """Returns 95 % confidence interval of a share (Wilson 1927), in [0, 1].
 
     Raises:
         ValueError: There are no trials, or more hits than trials.
@@ -50,7 +50,7 @@ class BoxStatistics:
 
     @classmethod
     def of(cls, values: npt.ArrayLike) -> "BoxStatistics":
-        """Statistics of a non-empty sample."""
+        """Returns statistics of a non-empty sample."""
         sample = np.asarray(values, np.float64)
         q1, median, q3 = np.quantile(sample, [0.25, 0.5, 0.75])
         reach = 1.5 * (q3 - q1)
@@ -67,7 +67,7 @@ class BoxStatistics:
 
 
 def conditional_value_at_risk(values: npt.ArrayLike, tail: float = 0.05) -> float:
-    """Mean of the largest `tail` share of a sample (Rockafellar and Uryasev 2000).
+    """Returns the mean of the largest `tail` share of a sample (Rockafellar and Uryasev 2000).
 
     It is the smallest value over c of  c + E[(x - c)_+] / tail.  Where the tail ends between two
     values, the smaller one counts in part.
@@ -89,7 +89,7 @@ def conditional_value_at_risk(values: npt.ArrayLike, tail: float = 0.05) -> floa
 
 
 def interquartile_mean(scores: npt.ArrayLike) -> float:
-    """Mean without the lowest and the highest quarter of the scores (Agarwal et al. 2021).
+    """Returns mean without the lowest and the highest quarter of the scores (Agarwal et al. 2021).
 
     A quarter is rounded down; with fewer than four scores this is the mean.
 
@@ -110,7 +110,7 @@ def stratified_bootstrap(
     rng: np.random.Generator,
     num_resamples: int = 2_000,
 ) -> tuple[float, float]:
-    """95 % percentile interval of a statistic over runs and tasks (Agarwal et al. 2021).
+    """Returns 95 % percentile interval of a statistic over runs and tasks (Agarwal et al. 2021).
 
     The runs of each task are drawn again with replacement, those of one task independently of those
     of another. With few runs the interval is too narrow.
@@ -131,7 +131,7 @@ def stratified_bootstrap(
 
 
 def auroc(scores: npt.ArrayLike, happened: npt.ArrayLike) -> float:
-    """Probability that a case that happened has a higher score than one that did not.
+    """Returns the probability that a case that happened has a higher score than one that did not.
 
     Ties count one half. It is the area under the receiver operating characteristic, and the
     Mann-Whitney statistic over the number of pairs (Hanley and McNeil 1982).
@@ -179,7 +179,7 @@ class Bin:
 def calibration_curve(
     forecasts: npt.ArrayLike, happened: npt.ArrayLike, num_bins: int = 10
 ) -> list[Bin]:
-    """Forecast against observed share, in bins of equal width; empty bins are left out.
+    """Returns forecast against observed share, in bins of equal width; empty bins are left out.
 
     Args:
         forecasts: `(n,)`, probabilities.
@@ -212,6 +212,6 @@ def calibration_curve(
 
 
 def brier_score(forecasts: npt.ArrayLike, happened: npt.ArrayLike) -> float:
-    """Mean squared difference of forecast and outcome (Brier 1950); 0 is perfect."""
+    """Returns mean squared difference of forecast and outcome (Brier 1950); 0 is perfect."""
     difference = np.asarray(forecasts, np.float64) - np.asarray(happened, np.float64)
     return float(np.mean(difference**2))

@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from safe_diffusion_agent.agent import Agent
 from safe_diffusion_agent.evaluation.figures import BLUE, GRAY, RED, write_figure
 from safe_diffusion_agent.methods.trebi.agent import TrebiAgent
-from safe_diffusion_agent.methods.trebi.frontier.planner import FrontierPlanner, Judge
 from safe_diffusion_agent.methods.trebi.plan import Plan
 from safe_envs import BudgetObservation
 
@@ -102,9 +101,18 @@ def decision_of(
 ) -> Decision:
     """The decision for one observation; arguments as of `Agent.act`."""
     plan = agent.plan(obs, remaining_budget, remaining_steps, return_candidates=True)
-    curves = frontier = None
-    if isinstance(agent.planner, FrontierPlanner):
-        curves, frontier = _foreseen(agent, agent.planner.judge(), plan, remaining_steps)
+    curves = alone = None
+    judge = agent.planner.judge
+    if judge.foresee is not None and plan.candidates is not None:
+        found = [plan.candidates.actions[:1], plan.candidates.observations[:1]]
+        trajectories = torch.tensor(np.concatenate(found, axis=-1), device=agent.device)
+        state = torch.tensor(np.atleast_2d(np.asarray(obs, np.float32)), device=agent.device)
+        steps = torch.full((1,), float(remaining_steps), device=agent.device)
+        foreseen = judge.foresee(agent.normalizer.trajectories(trajectories), state, steps)
+        curves, (alone_cost, alone_return) = (
+            tuple(tensor.cpu().numpy() for tensor in pair) for pair in foreseen
+        )
+        alone = (alone_cost[0], alone_return[0])
     return Decision(
         observation=np.asarray(obs, np.float32),
         remaining_budget=float(remaining_budget),
@@ -112,28 +120,7 @@ def decision_of(
         margin=agent.margin,
         plan=plan,
         curves=curves,
-        frontier=frontier,
-    )
-
-
-@torch.no_grad()
-def _foreseen(
-    agent: TrebiAgent, judge: Judge, plan: Plan, remaining_steps: int
-) -> tuple[tuple[FloatArray, FloatArray], tuple[FloatArray, FloatArray]]:
-    """Cost and return for each candidate and multiplier, and for the critic alone."""
-    assert plan.candidates is not None
-    both = [plan.candidates.actions[:1], plan.candidates.observations[:1]]
-    trajectories = torch.tensor(np.concatenate(both, axis=-1), device=agent.device)
-    plans = agent.normalizer.normalize(trajectories)  # (1, K, H, D)
-    act_dim = agent.task.act_dim
-    start, actions = plans[:, 0, 0, act_dim:], plans[..., :act_dim]
-    steps = torch.full((plans.shape[1],), float(remaining_steps), device=agent.device)
-    piece = judge.roll_out(start, actions, steps[:1], habits=False)
-    returns, costs = judge.curves(piece, steps)
-    only_returns, only_costs = judge.frontier(start, steps[:1])
-    return (
-        (costs.cpu().numpy(), returns.cpu().numpy()),
-        (only_costs[0].cpu().numpy(), only_returns[0].cpu().numpy()),
+        frontier=alone,
     )
 
 

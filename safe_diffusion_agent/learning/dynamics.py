@@ -2,8 +2,7 @@
 
 The models are an ensemble of small networks: from an observation and an action to the next
 observation, the reward, the cost, and whether the episode terminates (ensembles as in Chua et al.
-2018, without their variance). Everything is in the normalised units of `Normalizer`, except rewards
-and costs.
+2018, without their variance). Everything is normalized, except rewards and costs.
 """
 
 import math
@@ -58,9 +57,9 @@ class Transition:
     """What one step leads to.
 
     Attributes:
-        observation: `(N, O)`, normalised.
+        observation: `(N, O)`, normalized.
         reward: `(N,)`.
-        cost: `(N,)`, not negative.
+        cost: `(N,)`; not negative, unless costs of the data are.
         survival: `(N,)`, probability that the episode does not terminate.
     """
 
@@ -73,7 +72,7 @@ class Transition:
 class DynamicsEnsemble(nn.Module):
     """M networks with two hidden layers, which predict together.
 
-    The outputs are the change of the observation, the reward and the cost, standardised by the
+    The outputs are the change of the observation, the reward and the cost, standardized by the
     buffers, and the logit of termination. Predicted observations stay within the data's range.
     Where every cost of the data is 0 or the same (an event), its output is the event's logit.
 
@@ -93,6 +92,7 @@ class DynamicsEnsemble(nn.Module):
     obs_high: Tensor
     terminates: Tensor
     event_cost: Tensor
+    cost_low: Tensor
     trusted_steps: Tensor
 
     def __init__(self, obs_dim: int, act_dim: int, width: int, num_members: int):
@@ -111,25 +111,27 @@ class DynamicsEnsemble(nn.Module):
         self.register_buffer("obs_high", torch.full((obs_dim,), torch.inf))
         self.register_buffer("terminates", torch.zeros(()))  # 1 if some of the data's episodes do
         self.register_buffer("event_cost", torch.zeros(()))  # 0 where costs take other values, too
+        self.register_buffer("cost_low", torch.zeros(()))  # below 0 where costs may be negative
         self.register_buffer("trusted_steps", torch.ones((), dtype=torch.int64))
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *others: Any) -> None:
-        """Also reads checkpoints from before `event_cost`."""
-        state_dict.setdefault(f"{prefix}event_cost", torch.zeros(()))
+        """Also reads checkpoints from before these buffers."""
+        for name in ("event_cost", "cost_low"):
+            state_dict.setdefault(f"{prefix}{name}", torch.zeros(()))
         super()._load_from_state_dict(state_dict, prefix, *others)
 
     def forward(self, obs: Tensor, actions: Tensor) -> Tensor:
-        """Raw outputs of every member, `(M, N, O + 3)`, for `(N, O)` or `(M, N, O)`."""
+        """Returns raw outputs of all members, `(M, N, O + 3)`, for `(N, O)` or `(M, N, O)`."""
         x = torch.cat([obs, actions], dim=-1)
         result: Tensor = self.network(x.expand(self.num_members, -1, -1) if x.dim() == 2 else x)
         return result
 
     def step(self, obs: Tensor, actions: Tensor, members: Tensor | None = None) -> Transition:
-        """One step from `obs` `(N, O)` with `actions` `(N, A)`.
+        """Predicts one step from `obs` `(N, O)` with `actions` `(N, A)`.
 
         Args:
-            obs: Normalised observations.
-            actions: Normalised actions.
+            obs: Normalized observations.
+            actions: Normalized actions.
             members: `(N,)`, which member predicts each row. None: the mean of all.
         """
         raw = self(obs, actions)
@@ -138,7 +140,7 @@ class DynamicsEnsemble(nn.Module):
         values = self.target_shift + self.target_scale * output[:, :-1]
         change, reward, cost = values.split([self.obs_dim, 1, 1], dim=1)
         expected = self.event_cost * torch.sigmoid(output[:, -2:-1])
-        cost = torch.where(self.event_cost > 0, expected, cost.clamp_min(0.0))
+        cost = torch.where(self.event_cost > 0, expected, cost.clamp_min(self.cost_low))
         return Transition(
             observation=(obs + change).clamp(self.obs_low, self.obs_high),
             reward=reward[:, 0],
@@ -148,12 +150,12 @@ class DynamicsEnsemble(nn.Module):
 
 
 @dataclass(frozen=True)
-class Piece:
-    """N imagined pieces of episodes, cut after every number of steps: index j is after j + 1 steps.
+class ModelRollout:
+    """N imagined pieces of episodes, after every number of steps: index j is after j + 1 of them.
 
     Attributes:
-        actions: `(N, n, A)`, normalised.
-        observations: `(N, n, O)`, normalised; the last ones.
+        actions: `(N, n, A)`, normalized.
+        observations: `(N, n, O)`, normalized; the last ones.
         returns: `(N, n)`, discounted sum of the rewards.
         costs: `(N, n)`, discounted sum of the costs.
         survival: `(N, n)`, probability that the episode still runs.
@@ -166,18 +168,18 @@ class Piece:
     survival: Tensor
 
     def after(self, num_steps: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Returns, costs, survival `(N,)`, observation `(N, O)` after `(N,)` steps, at least 1."""
+        """Returns return, cost, survival `(N,)`, observation `(N, O)` after `(N,)` steps, >= 1."""
         at = (torch.arange(len(num_steps), device=num_steps.device), num_steps.long() - 1)
         return self.returns[at], self.costs[at], self.survival[at], self.observations[at]
 
     def trajectories(self, start: Tensor) -> Tensor:
-        """Trajectories `(N, n, A + O)` of pieces from the states `(B, O)`, N / B from each."""
+        """Returns trajectories `(N, n, A + O)` that start in the states `(B, O)`, N / B in each."""
         first = start.repeat_interleave(len(self.actions) // len(start), 0)[:, None]
         observations = torch.cat([first, self.observations[:, :-1]], dim=1)
         return torch.cat([self.actions, observations], dim=-1)
 
 
-def roll_out(
+def imagine(
     dynamics: DynamicsEnsemble,
     obs: Tensor,
     policy: StepPolicy,
@@ -185,13 +187,13 @@ def roll_out(
     *,
     discount: float,
     cost_discount: float,
-) -> Piece:
-    """Lets a policy act in the model.
+) -> ModelRollout:
+    """Lets a policy act in the models for some steps.
 
     Args:
         dynamics: The model.
-        obs: `(N, O)`, normalised.
-        policy: Gives the normalised actions.
+        obs: `(N, O)`, normalized.
+        policy: Gives the normalized actions.
         num_steps: n.
         discount: Of the rewards.
         cost_discount: Of the costs.
@@ -207,4 +209,4 @@ def roll_out(
         costs = costs + cost_discount**t * survival * transition.cost
         survival = survival * transition.survival
         steps.append((actions, obs, returns, costs, survival))
-    return Piece(*(torch.stack(parts, dim=1) for parts in zip(*steps, strict=True)))
+    return ModelRollout(*(torch.stack(parts, dim=1) for parts in zip(*steps, strict=True)))

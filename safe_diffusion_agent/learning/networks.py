@@ -1,12 +1,13 @@
-"""The networks that the baselines share. States are `(N, S)`: observations, perhaps with more.
+"""Networks that methods share. States are `(N, S)`: observations, perhaps with more.
 
 Actions are in [-1, 1]. From BCQ (Fujimoto et al. 2019) come the generative model of the data's
 actions, the perturbation model and the twin critics; Gaussian policies are as in IQL (Kostrikov et
 al. 2022).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +17,15 @@ POLICY_LOG_STD_RANGE = (-5.0, 2.0)
 LATENT_LIMIT = 0.5  # BCQ clips the latents it samples with to this
 
 
+def new_networks(build: Callable[[], nn.Module], seed: int) -> Any:
+    """Builds networks whose initial weights are fixed by a seed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)  # PyTorch initializes weights from its global generator
+        return build()
+
+
 def mlp(*sizes: int) -> nn.Sequential:
-    """Linear layers of the given sizes with ReLUs between them."""
+    """Returns linear layers of the given sizes with ReLUs between them."""
     layers: list[nn.Module] = []
     for size, next_size in zip(sizes[:-1], sizes[1:], strict=True):
         layers += [nn.Linear(size, next_size), nn.ReLU()]
@@ -40,16 +48,16 @@ class ActionGenerator(nn.Module):
         self.decoder = mlp(state_dim + self.latent_dim, width, width, act_dim)
 
     def encode(self, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and logarithm of the standard deviation of the latents, `(*, 2 A)` each."""
+        """Returns mean and logarithm of the standard deviation of the latents, `(*, 2 A)` each."""
         mean, log_std = self.encoder(torch.cat([states, actions], dim=-1)).chunk(2, dim=-1)
         return mean, log_std.clamp(*LOG_STD_RANGE)
 
     def decode(self, states: Tensor, latents: Tensor) -> Tensor:
-        """Actions of states `(*, S)` and latents `(*, 2 A)`."""
+        """Returns actions of states `(*, S)` and latents `(*, 2 A)`."""
         return torch.tanh(self.decoder(torch.cat([states, latents], dim=-1)))
 
     def sample(self, states: Tensor, num: int, generator: torch.Generator) -> Tensor:
-        """Actions like the data's, `(N, num, A)`, for states `(N, S)`."""
+        """Returns actions like the data's, `(N, num, A)`, for states `(N, S)`."""
         shape = (len(states), num, self.latent_dim)
         latents = torch.randn(shape, generator=generator, device=generator.device)
         latents = latents.to(states.device).clamp(-LATENT_LIMIT, LATENT_LIMIT)
@@ -58,7 +66,7 @@ class ActionGenerator(nn.Module):
     def loss(
         self, states: Tensor, actions: Tensor, kl_weight: float, generator: torch.Generator
     ) -> Tensor:
-        """Reconstruction error and weighted divergence from the prior (BCQ, App. C: weight 1/2)."""
+        """Returns reconstruction error plus weighted divergence (BCQ, App. C: weight 1/2)."""
         mean, log_std = self.encode(states, actions)
         noise = torch.randn(mean.shape, generator=generator, device=generator.device)
         reconstructed = self.decode(states, mean + log_std.exp() * noise)
@@ -67,7 +75,7 @@ class ActionGenerator(nn.Module):
 
 
 def latent_divergence(mean: Tensor, log_std: Tensor) -> Tensor:
-    """KL(N(mean, std) || N(0, 1)), mean over the dimensions, `(*, D)` to `(*,)`."""
+    """Returns KL(N(mean, std) || N(0, 1)), mean over the dimensions, `(*, D)` to `(*,)`."""
     return 0.5 * (mean**2 + (2 * log_std).exp() - 2 * log_std - 1).mean(dim=-1)
 
 
@@ -87,7 +95,7 @@ class Perturbation(nn.Module):
         self.network = mlp(state_dim + act_dim, width, width, act_dim)
 
     def forward(self, states: Tensor, actions: Tensor) -> Tensor:
-        """Perturbed actions `(*, A)` of states `(*, S)`."""
+        """Returns perturbed actions `(*, A)` of states `(*, S)`."""
         change = torch.tanh(self.network(torch.cat([states, actions], dim=-1)))
         return (actions + self.limit * change).clamp(-1.0, 1.0)
 
@@ -107,13 +115,13 @@ class TwinCritic(nn.Module):
         self.networks = nn.ModuleList([mlp(*sizes), mlp(*sizes)])
 
     def forward(self, states: Tensor, actions: Tensor) -> Tensor:
-        """Values `(2, *)` of states `(*, S)` and actions `(*, A)`."""
+        """Returns values `(2, *)` of states `(*, S)` and actions `(*, A)`."""
         inputs = torch.cat([states, actions], dim=-1)
         first, second = self.networks
         return torch.stack([first(inputs)[..., 0], second(inputs)[..., 0]])
 
     def loss(self, states: Tensor, actions: Tensor, targets: Tensor) -> Tensor:
-        """Mean squared error of each against targets `(N,)`, summed."""
+        """Returns mean squared error of each against targets `(N,)`, summed."""
         error: Tensor = self(states, actions) - targets
         return (error**2).mean(dim=1).sum()
 
@@ -137,19 +145,19 @@ class GaussianPolicy(nn.Module):
         self.log_std = nn.Parameter(torch.zeros(num_heads, act_dim))
 
     def forward(self, states: Tensor) -> Tensor:
-        """Mean actions `(N, heads, A)` of states `(N, S)`."""
+        """Returns mean actions `(N, heads, A)` of states `(N, S)`."""
         features = self.trunk(states)
         return torch.stack([torch.tanh(mean(features)) for mean in self.means], dim=1)
 
     def log_prob(self, states: Tensor, actions: Tensor) -> Tensor:
-        """Log-density of actions `(N, A)` under each policy, `(N, heads)`."""
+        """Returns log-density of actions `(N, A)` under each policy, `(N, heads)`."""
         std = self.log_std.clamp(*POLICY_LOG_STD_RANGE).exp()
         normal = torch.distributions.Normal(self(states), std, validate_args=False)
         log_prob: Tensor = normal.log_prob(actions[:, None]).sum(dim=-1)
         return log_prob
 
     def sample(self, states: Tensor, num: int, generator: torch.Generator) -> Tensor:
-        """Actions of the first policy, `(N, num, A)`, clipped to [-1, 1]; they have gradients."""
+        """Draws actions of the first policy, `(N, num, A)`, clipped to [-1, 1], with gradients."""
         mean = self(states)[:, :1].expand(-1, num, -1)
         std = self.log_std[0].clamp(*POLICY_LOG_STD_RANGE).exp()
         noise = torch.randn(mean.shape, generator=generator, device=generator.device)

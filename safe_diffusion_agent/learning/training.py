@@ -1,4 +1,4 @@
-"""One training loop for every method: a module and a loss in, an averaged module out.
+"""One training loop for every method: networks and their losses in, averaged networks out.
 
 It can be killed at any moment: at intervals everything that it needs to continue, random numbers
 included, is saved, and a continued training is the same as one that was never interrupted.
@@ -6,8 +6,9 @@ included, is saved, and a continued training is the same as one that was never i
 
 import copy
 import json
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,71 +17,122 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from safe_diffusion_agent.compute import Recorder
+from safe_diffusion_agent.episodes import Episodes
 from safe_diffusion_agent.errors import CheckpointError
 from safe_diffusion_agent.settings import difference
-from safe_diffusion_agent.storage import load_checkpoint, save_checkpoint
+from safe_diffusion_agent.storage import load_checkpoint, provenance, save_checkpoint
 
-Loss = Callable[[nn.Module, torch.Generator], tuple[Tensor, dict[str, Tensor]]]
-AfterStep = Callable[[nn.Module], None]
 Progress = Callable[..., None]
+History = list[dict[str, float]]
 
 NUM_LOGGED = 200  # points of a loss curve
 
 
-@dataclass(frozen=True, kw_only=True)
-class OptimizationConfig:
-    """How to optimise.
+class Training(nn.Module):
+    """Networks in training, with what only the training needs: data, targets, value functions.
+
+    Args:
+        networks: What the agent will act with.
 
     Attributes:
-        num_steps: Optimiser steps.
-        accumulate: Gradients averaged per optimiser step.
+        learning_rates: Those that differ from the config's, by the beginning of parameters' names.
+        loss_weights: Those that are not 1, by the names of the losses.
+    """
+
+    learning_rates: Mapping[str, float] = {}
+    loss_weights: Mapping[str, float] = {}
+
+    def __init__(self, networks: nn.Module):
+        super().__init__()
+        self.networks: Any = networks
+
+    @abstractmethod
+    def losses(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """Returns the losses of one random batch, by name."""
+
+    def after_step(self) -> None:
+        """Moves what no gradient moves, after every optimizer step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizationConfig:
+    """How to optimize.
+
+    Attributes:
+        num_steps: Optimizer steps.
         learning_rate: Of Adam.
+        accumulate: Gradients averaged per optimizer step.
         decay_from: Share of the training after which the learning rate falls linearly to zero;
             1 keeps it constant.
-        ema_decay: Decay of the average of the weights.
-        ema_interval: Optimiser steps between two updates of the average.
+        ema_decay: Decay of the average of the weights; 0 takes the weights of the last step.
+        ema_interval: Optimizer steps between two updates of the average.
         ema_start: Until this step the average is a copy of the weights.
     """
 
     num_steps: int
-    accumulate: int
     learning_rate: float
-    decay_from: float
-    ema_decay: float
-    ema_interval: int
-    ema_start: int
+    accumulate: int = 1
+    decay_from: float = 1.0
+    ema_decay: float = 0.0
+    ema_interval: int = 1
+    ema_start: int = 0
+
+    @classmethod
+    def of(cls, settings: Any) -> "OptimizationConfig":
+        """Returns the settings of these names in another config."""
+        return cls(**{field.name: getattr(settings, field.name) for field in fields(cls)})
+
+
+def origin(episodes: Episodes, seed: int, history: History) -> dict[str, Any]:
+    """Returns what an agent keeps about its training, as JSON values.
+
+    Args:
+        episodes: What it was trained on.
+        seed: Of the training.
+        history: Its logged losses.
+    """
+    return {
+        "seed": seed,
+        "behavior_policy": episodes.metadata.get("behavior_policy"),
+        "losses": history[-1],
+        "provenance": provenance(),
+    }
 
 
 class _Run:
-    """A module in training, with all that changes while it trains."""
+    """A training in progress, with all that changes."""
 
     def __init__(
-        self,
-        module: nn.Module,
-        config: OptimizationConfig,
-        learning_rates: Mapping[str, float],
-        generator: torch.Generator,
-    ):
-        self.module = module
-        self.average = copy.deepcopy(module).requires_grad_(False)
-        groups = _groups(module, config.learning_rate, learning_rates)
+        self, training: Training, config: OptimizationConfig, generator: torch.Generator
+    ) -> None:
+        self.training, self.config, self.generator = training, config, generator
+        self.average = copy.deepcopy(training.networks).requires_grad_(False)
+        groups = _groups(training, config.learning_rate)
         self.optimizer = torch.optim.Adam(groups, fused=True)  # one kernel for all weights
-        self.generator = generator
         self.step = 0
-        self.history: list[dict[str, float]] = []
+        self.history: History = []
+        self._averaged = list(self.average.parameters())
+        self._weights = [parameter.detach() for parameter in training.networks.parameters()]
+        self._update_average = get_ema_multi_avg_fn(config.ema_decay)
 
-    def gradients_of(
-        self, loss: Loss, num: int, record: Recorder | None
-    ) -> Callable[[], list[dict[str, Tensor]]]:
-        """What leaves the mean gradient of `num` batches in the weights, and returns the parts."""
+    def gradients(self, record: Recorder | None) -> Callable[[], list[dict[str, Tensor]]]:
+        """Returns a function that leaves the mean gradient of a step's batches in the weights.
+
+        The function returns the losses of each batch.
+        """
+        num = self.config.accumulate
 
         def compute() -> list[dict[str, Tensor]]:
             self.optimizer.zero_grad()  # so that the first batch's gradients are written, not added
             batches = []
             for _ in range(num):
-                value, parts = loss(self.module, self.generator)
-                (value / num).backward()
-                batches.append(parts)
+                losses = self.training.losses(self.generator)
+                weights = self.training.loss_weights
+                total = torch.stack(
+                    [weights.get(name, 1.0) * loss for name, loss in losses.items()]
+                ).sum()
+                (total / num).backward()
+                batches.append({name: loss.detach() for name, loss in losses.items()})
             return batches
 
         if record is None:
@@ -93,9 +145,40 @@ class _Run:
 
         return compute_again
 
+    def finish_step(self) -> None:
+        """Moves the weights by their gradients, and the average after them."""
+        config, share_done = self.config, self.step / self.config.num_steps
+        late = share_done > config.decay_from
+        factor = (1.0 - share_done) / (1.0 - config.decay_from) if late else 1.0
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["full_lr"] * factor
+        self.optimizer.step()
+        with torch.no_grad():
+            self.training.after_step()
+        self.step += 1
+        last = self.step == config.num_steps
+        if self.step <= config.ema_start or (last and config.ema_decay == 0.0):
+            self.average.load_state_dict(self.training.networks.state_dict())
+        elif config.ema_decay > 0.0 and self.step % config.ema_interval == 0:
+            self._update_average(self._averaged, self._weights, self.step)
+
+    def log(self, logged: list[dict[str, Tensor]]) -> dict[str, float]:
+        """Appends the mean losses of some batches to the history."""
+        means = {
+            key: torch.stack([parts[key] for parts in logged]).mean().item() for key in logged[-1]
+        }
+        broken = [name for name, value in means.items() if not abs(value) < float("inf")]
+        if broken:
+            raise FloatingPointError(
+                f"The loss is not finite at step {self.step} ({', '.join(broken)}). "
+                "Use a smaller learning_rate, or look for outliers in the dataset."
+            )
+        self.history.append({"step": self.step, **means})
+        return means
+
     def save(self, path: Path, identity: Mapping[str, Any]) -> None:
         tensors = {"generator": self.generator.get_state()}
-        tensors |= {f"module/{name}": t for name, t in self.module.state_dict().items()}
+        tensors |= {f"module/{name}": t for name, t in self.training.state_dict().items()}
         tensors |= {f"average/{name}": t for name, t in self.average.state_dict().items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"adam/{index}/{name}": t for name, t in moments.items()}
@@ -110,8 +193,13 @@ class _Run:
                 f"({difference(document['identity'], identity)}). "
                 "Choose another folder, or delete the file to start again."
             )
-        self.module.load_state_dict(_group(tensors, "module/"))
-        self.average.load_state_dict(_group(tensors, "average/"))
+        try:
+            self.training.load_state_dict(_group(tensors, "module/"))
+            self.average.load_state_dict(_group(tensors, "average/"))
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"{path} was written by another version. Delete it to start again."
+            ) from error
         self.generator.set_state(tensors["generator"])
         state = self.optimizer.state_dict()
         for index in (index for group in state["param_groups"] for index in group["params"]):
@@ -121,76 +209,49 @@ class _Run:
 
 
 def optimize(
-    module: nn.Module,
-    loss: Loss,
+    training: Training,
     config: OptimizationConfig,
     *,
     generator: torch.Generator,
-    learning_rates: Mapping[str, float] | None = None,
-    after_step: AfterStep | None = None,
     record: Recorder | None = None,
     state_path: Path | None = None,
     identity: Mapping[str, Any] | None = None,
     save_interval: int = 1_000,
     progress: Progress | None = None,
-) -> tuple[nn.Module, list[dict[str, float]]]:
-    """Minimises a loss with Adam.
+) -> tuple[nn.Module, History]:
+    """Minimizes the losses of a training with Adam.
 
     Args:
-        module: The networks, on the device they train on; changed in place.
-        loss: Called as `loss(module, generator)`; returns the loss to differentiate and named
-            parts of it to log.
-        config: How to optimise.
+        training: The networks and their losses, on the device they train on; changed in place.
+        config: How to optimize.
         generator: Gives all random numbers of the training.
-        learning_rates: Learning rates that differ from the config's, by the beginning of the
-            parameters' names.
-        after_step: Called with the module after every optimiser step, without gradients: for
-            target networks and projections.
         record: Makes a recording of what computes the gradients of one step, which is replayed in
-            every step, such as `cuda_graphs.record_cuda_graph`: for losses that look at no value.
+            every step, such as `compute.record_cuda_graph`: for losses that look at no value.
         state_path: File to continue from and to save to. None neither saves nor continues.
         identity: JSON values that a continued training must share (dataset, config, seed).
-        save_interval: Optimiser steps between saves.
-        progress: Called after every step as `progress(done, total, <parts of the loss>)`.
+        save_interval: Optimizer steps between saves.
+        progress: Called after every step as `progress(done, total, <losses>)`.
 
     Returns:
-        The module with averaged weights, in evaluation mode, and the logged losses.
+        The networks with averaged weights, in evaluation mode, and the logged losses.
 
     Raises:
         CheckpointError: `state_path` belongs to another training, or is damaged.
         FloatingPointError: The loss is not finite.
     """
     identity = json.loads(json.dumps({"optimization": asdict(config), **(identity or {})}))
-    run = _Run(module, config, learning_rates or {}, generator)
+    run = _Run(training, config, generator)
     if state_path is not None and state_path.exists():
         run.restore(state_path, identity)
-    update_average = get_ema_multi_avg_fn(config.ema_decay)
-    averaged = list(run.average.parameters())
-    weights = [parameter.detach() for parameter in module.parameters()]
     log_interval = max(1, config.num_steps // NUM_LOGGED)
     logged: list[dict[str, Tensor]] = []
     means: dict[str, float] = {}
-    compute_gradients = run.gradients_of(loss, config.accumulate, record)
+    compute_gradients = run.gradients(record)
     while run.step < config.num_steps:
-        _set_learning_rate(run.optimizer, config, run.step / config.num_steps)
         logged += compute_gradients()
-        run.optimizer.step()
-        if after_step is not None:
-            with torch.no_grad():
-                after_step(module)
-        run.step += 1
-        if run.step <= config.ema_start:
-            run.average.load_state_dict(module.state_dict())
-        elif run.step % config.ema_interval == 0:
-            update_average(averaged, weights, run.step)
+        run.finish_step()
         if run.step % log_interval == 0:
-            means = {
-                key: torch.stack([parts[key] for parts in logged]).mean().item()
-                for key in logged[-1]
-            }
-            _check_finite(means, run.step)
-            run.history.append({"step": run.step, **means})
-            logged = []
+            means, logged = run.log(logged), []
         if progress is not None:
             progress(run.step, config.num_steps, **means)
         if state_path is not None and (
@@ -201,41 +262,20 @@ def optimize(
     return run.average.eval(), run.history
 
 
-def _set_learning_rate(
-    optimizer: torch.optim.Optimizer, config: OptimizationConfig, share_done: float
-) -> None:
-    factor = 1.0
-    if share_done > config.decay_from:
-        factor = (1.0 - share_done) / (1.0 - config.decay_from)
-    for group in optimizer.param_groups:
-        group["lr"] = group["full_lr"] * factor
-
-
-def _groups(
-    module: nn.Module, learning_rate: float, learning_rates: Mapping[str, float]
-) -> list[dict[str, Any]]:
-    """Adam's parameter groups: what is trained, by learning rate."""
+def _groups(training: Training, learning_rate: float) -> list[dict[str, Any]]:
+    """Returns Adam's parameter groups: what is trained, by learning rate."""
     groups: dict[str, dict[str, Any]] = {
         prefix: {"params": [], "lr": rate, "full_lr": rate}
-        for prefix, rate in {"": learning_rate, **learning_rates}.items()
+        for prefix, rate in {"": learning_rate, **training.learning_rates}.items()
     }
-    for name, parameter in module.named_parameters():
+    for name, parameter in training.named_parameters():
         if parameter.requires_grad:
             prefix = max((p for p in groups if name.startswith(p)), key=len)
             groups[prefix]["params"].append(parameter)
-    unused = [prefix for prefix in learning_rates if not groups[prefix]["params"]]
+    unused = [prefix for prefix in training.learning_rates if not groups[prefix]["params"]]
     if unused:
         raise ValueError(f"learning_rates should name trained parameters. Received {unused}.")
     return [group for group in groups.values() if group["params"]]
-
-
-def _check_finite(means: dict[str, float], step: int) -> None:
-    broken = [name for name, value in means.items() if not abs(value) < float("inf")]
-    if broken:
-        raise FloatingPointError(
-            f"The loss is not finite at step {step} ({', '.join(broken)}). "
-            "Use a smaller learning_rate, or look for outliers in the dataset."
-        )
 
 
 def _group(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

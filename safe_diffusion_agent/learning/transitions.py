@@ -1,43 +1,38 @@
-"""Transitions of a dataset, scaled for the networks: single ones, and pieces of a few steps.
+"""Transitions of a dataset as networks see them: single ones, and n-step pieces of episodes.
 
-Observations are normalised to zero mean and unit variance, actions to [-1, 1]; rewards and costs
-stay in the task's units. An episode that its time limit ended goes on as far as values are
-concerned: only a termination is an end.
+Observations and actions are normalized; rewards and costs stay in the task's units. An episode that
+its time limit ended goes on as far as values are concerned: only a termination is an end.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from safe_diffusion_agent.episodes import Episodes, spent_before
-
-# A dimension that varies by less than this, relative to its mean, is treated as constant.
-RELATIVE_STD_FLOOR = 1e-6
+from safe_diffusion_agent.episodes import Episodes, mean_and_std, spent_before
 
 
 class Normalizes(Protocol):
-    """What a network sees of observations and actions."""
+    """What networks see of observations and actions."""
 
     def to(self, device: torch.device | str, /) -> "Normalizes":
-        """The same on another device."""
+        """Returns the same on another device."""
         ...
 
     def observations(self, observations: Tensor, /) -> Tensor:
-        """Environment units to the networks', `(*, O)`."""
+        """Maps observations `(*, O)` from environment units to the networks'."""
         ...
 
     def actions(self, actions: Tensor, /) -> Tensor:
-        """Environment units to the networks', `(*, A)`."""
+        """Maps actions `(*, A)` from environment units to the networks'."""
         ...
 
 
 @dataclass(frozen=True)
-class Scaling:
-    """What the networks see of observations and actions.
+class UnitNormalizer:
+    """Normalizes observations to zero mean and unit variance, and the action space to [-1, 1].
 
     Attributes:
         mean: `(O,)`, mean of the observations.
@@ -52,42 +47,40 @@ class Scaling:
     half_range: Tensor
 
     @classmethod
-    def fit(cls, episodes: Episodes) -> "Scaling":
-        """The scaling of a dataset."""
-        mean = episodes.observations.mean(axis=0, dtype=np.float64)
-        std = episodes.observations.std(axis=0, dtype=np.float64)
-        std[std <= RELATIVE_STD_FLOOR * np.maximum(np.abs(mean), 1.0)] = 1.0
+    def fit(cls, episodes: Episodes) -> "UnitNormalizer":
+        """Returns the normalizer of a dataset."""
+        mean, std = mean_and_std(episodes.observations)
         low, high = episodes.action_low, episodes.action_high
         arrays = (mean, std, (low + high) / 2, (high - low) / 2)
         return cls(*(torch.tensor(array, dtype=torch.float32) for array in arrays))
 
-    def to(self, device: torch.device | str) -> "Scaling":
-        """The same on another device."""
-        return Scaling(*(t.to(device) for t in vars(self).values()))
+    def to(self, device: torch.device | str) -> "UnitNormalizer":
+        """Returns the same on another device."""
+        return UnitNormalizer(*(t.to(device) for t in vars(self).values()))
 
     def observations(self, observations: Tensor) -> Tensor:
-        """Environment units to the networks', `(*, O)`."""
+        """Maps observations `(*, O)` from environment units to the networks'."""
         return (observations - self.mean) / self.std
 
     def actions(self, actions: Tensor) -> Tensor:
-        """Environment units to the networks', `(*, A)`; clipped to the action space."""
+        """Maps actions `(*, A)` from environment units to the networks'; clips them."""
         return ((actions - self.center) / self.half_range).clamp(-1.0, 1.0)
 
     def to_environment(self, actions: Tensor) -> Tensor:
-        """Networks' actions, `(*, A)`, to environment units."""
+        """Maps the networks' actions `(*, A)` to environment units."""
         return actions * self.half_range + self.center
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Transitions; N of them.
+    """N transitions.
 
     Attributes:
-        obs: `(N, O)`, scaled.
-        actions: `(N, A)`, scaled.
+        obs: `(N, O)`, normalized.
+        actions: `(N, A)`, normalized.
         rewards: `(N,)`.
         costs: `(N,)`, in cost units.
-        next_obs: `(N, O)`, scaled.
+        next_obs: `(N, O)`, normalized.
         continues: `(N,)`, 0 where the episode terminated, else 1.
         spent: `(N,)`, what the episode had spent before, discounted: sum of gamma_c^k c_k, k < t.
         positions: `(N,)`, t.
@@ -103,63 +96,16 @@ class Batch:
     positions: Tensor
 
 
-class Transitions:
-    """All transitions of a dataset on one device.
-
-    Args:
-        episodes: The dataset.
-        scaling: Its scaling.
-        device: Where to keep the tensors.
-    """
-
-    def __init__(self, episodes: Episodes, scaling: Scaling, device: torch.device):
-        num_episodes, lengths = len(episodes.lengths), episodes.lengths
-        first_steps = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-        episode_of = np.repeat(np.arange(num_episodes), lengths)
-        steps = np.arange(len(episodes.rewards))
-        positions = steps - first_steps[episode_of]
-        continues = np.ones(len(steps))
-        continues[(first_steps + lengths - 1)[episodes.terminated]] = 0.0
-        rows = steps + episode_of  # an episode of T steps has T + 1 observations
-
-        def tensor(values: npt.NDArray[np.generic]) -> Tensor:
-            return torch.as_tensor(values, dtype=torch.float32, device=device)
-
-        self.num = len(steps)
-        scaling = scaling.to(device)
-        observations = scaling.observations(tensor(episodes.observations))
-        self._all = Batch(
-            obs=observations[rows],
-            actions=scaling.actions(tensor(episodes.actions)),
-            rewards=tensor(episodes.rewards),
-            costs=tensor(episodes.costs),
-            next_obs=observations[rows + 1],
-            continues=tensor(continues),
-            spent=tensor(spent_before(episodes, first_steps)),
-            positions=tensor(positions),
-        )
-
-    def get(self, indices: Tensor) -> Batch:
-        """The transitions of the given indices `(N,)`, as they follow one another in the data."""
-        return Batch(*(tensor[indices] for tensor in vars(self._all).values()))
-
-    def sample(self, num: int, generator: torch.Generator) -> Batch:
-        """Random transitions, with replacement."""
-        return self.get(
-            torch.randint(self.num, (num,), generator=generator, device=generator.device)
-        )
-
-
 @dataclass(frozen=True)
-class Backup:
-    """From states to states some steps later, whose values complete the sums.
+class NStepTarget:
+    """From N states to states some steps later, whose values complete the sums.
 
     Attributes:
-        obs: `(N, O)`, normalised.
-        actions: `(N, A)`, normalised; the first ones.
+        obs: `(N, O)`, normalized.
+        actions: `(N, A)`, normalized; the first ones.
         returns: `(N,)`, discounted sum of the rewards in between.
         costs: `(N,)`, discounted sum of the costs in between.
-        next_obs: `(N, O)`, normalised.
+        next_obs: `(N, O)`, normalized.
         survival: `(N,)`, probability that the episode did not terminate in between.
         num_steps: `(N,)`, steps in between; at least 1.
     """
@@ -173,71 +119,89 @@ class Backup:
     num_steps: Tensor
 
 
-class Pieces:
-    """All transitions of a dataset, and pieces of several of them, on one device.
+class Transitions:
+    """All N transitions of a dataset, on one device.
 
     Args:
         episodes: The dataset.
         normalizer: Fitted to it.
-        discount: Of the rewards.
-        cost_discount: Of the costs.
         device: Where the data live.
+
+    Attributes:
+        all: The transitions, one after the other.
+        episode: `(N,)`, index of each one's episode.
     """
 
     def __init__(
+        self, episodes: Episodes, normalizer: Normalizes, device: torch.device | str = "cpu"
+    ):
+        def tensor(values: Any) -> Tensor:
+            return torch.as_tensor(values, dtype=torch.float32, device=device)
+
+        normalizer, rows = normalizer.to(device), episodes.rows
+        observations = normalizer.observations(tensor(episodes.observations))
+        continues = np.ones(len(rows))
+        continues[episodes.last_steps[episodes.terminated]] = 0.0
+        self.all = Batch(
+            obs=observations[rows],
+            actions=normalizer.actions(tensor(episodes.actions)),
+            rewards=tensor(episodes.rewards),
+            costs=tensor(episodes.costs),
+            next_obs=observations[rows + 1],
+            continues=tensor(continues),
+            spent=tensor(spent_before(episodes)),
+            positions=tensor(episodes.positions),
+        )
+        self.episode = torch.tensor(episodes.episode_of_step, device=device)
+        last_steps = np.repeat(episodes.last_steps, episodes.lengths)
+        self._last_step = torch.tensor(last_steps, device=device)
+
+    def __len__(self) -> int:
+        return len(self.episode)
+
+    def get(self, indices: Tensor) -> Batch:
+        """Returns the transitions of the given indices `(N,)`, which follow the data's order."""
+        return Batch(*(tensor[indices] for tensor in vars(self.all).values()))
+
+    def sample(self, num: int, generator: torch.Generator) -> Batch:
+        """Draws transitions uniformly, with replacement."""
+        shape = (num,)
+        drawn = torch.randint(len(self), shape, generator=generator, device=generator.device)
+        return self.get(drawn)
+
+    def steps_left(self, rows: Tensor) -> Tensor:
+        """Returns the steps up to the end of the recorded episode, this one included; `(N,)`."""
+        return self._last_step[rows] - rows + 1
+
+    def n_step(
         self,
-        episodes: Episodes,
-        normalizer: Normalizes,
+        starts: Tensor,
+        num_steps: Tensor,
+        longest: int,
         *,
         discount: float,
         cost_discount: float,
-        device: torch.device | str = "cpu",
-    ):
-        lengths = episodes.lengths
-        rows = np.arange(lengths.sum()) + np.repeat(np.arange(len(lengths)), lengths)
-        normalizer = normalizer.to("cpu")
-        observations = normalizer.observations(torch.tensor(episodes.observations))
-        actions = normalizer.actions(torch.tensor(episodes.actions))
-        last_steps = np.cumsum(lengths) - 1
-        terminated = np.zeros(lengths.sum(), np.float32)
-        terminated[last_steps] = episodes.terminated
-        self.discount, self.cost_discount = discount, cost_discount
-        self.episode = torch.tensor(np.repeat(np.arange(len(lengths)), lengths), device=device)
-        self.obs, self.next_obs, self.actions = (
-            tensor.to(device) for tensor in (observations[rows], observations[rows + 1], actions)
-        )
-        self.rewards, self.costs, self.terminated = (
-            torch.tensor(array, dtype=torch.float32, device=device)
-            for array in (episodes.rewards, episodes.costs, terminated)
-        )
-        self._last_step = torch.tensor(np.repeat(last_steps, lengths), device=device)
-
-    def __len__(self) -> int:
-        return len(self.obs)
-
-    def steps_left(self, rows: Tensor) -> Tensor:
-        """Steps up to the end of the recorded episode, this one included; `(N,)`."""
-        return self._last_step[rows] - rows + 1
-
-    def get(self, starts: Tensor, num_steps: Tensor, longest: int) -> Backup:
-        """Pieces from the transitions `starts` `(N,)`, cut at the ends of their episodes.
+    ) -> NStepTarget:
+        """Returns what some steps from the transitions `starts` `(N,)` came to.
 
         Args:
             starts: Indices of transitions.
-            num_steps: `(N,)`, steps of each; at least 1.
-            longest: No piece has more steps. (To ask the tensor, one would wait for a GPU.)
+            num_steps: `(N,)`, at least 1; cut at the ends of the episodes.
+            longest: The largest of `num_steps`. (To ask the tensor, one would wait for a GPU.)
+            discount: Of the rewards.
+            cost_discount: Of the costs.
         """
         num_steps = torch.minimum(num_steps.long(), self.steps_left(starts))
         offsets = torch.arange(longest, device=starts.device)
         inside = offsets < num_steps[:, None]
         steps = torch.minimum(starts[:, None] + offsets, self._last_step[starts][:, None])
         last = starts + num_steps - 1
-        return Backup(
-            obs=self.obs[starts],
-            actions=self.actions[starts],
-            returns=(self.rewards[steps] * inside * self.discount**offsets).sum(dim=1),
-            costs=(self.costs[steps] * inside * self.cost_discount**offsets).sum(dim=1),
-            next_obs=self.next_obs[last],
-            survival=1.0 - self.terminated[last],
+        return NStepTarget(
+            obs=self.all.obs[starts],
+            actions=self.all.actions[starts],
+            returns=(self.all.rewards[steps] * inside * discount**offsets).sum(dim=1),
+            costs=(self.all.costs[steps] * inside * cost_discount**offsets).sum(dim=1),
+            next_obs=self.all.next_obs[last],
+            survival=self.all.continues[last],
             num_steps=num_steps.to(torch.float32),
         )

@@ -10,18 +10,19 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from safe_diffusion_agent import TrebiAgent
 from safe_diffusion_agent.compute import MAX_RECORDS, Recorded, executable
 from safe_diffusion_agent.episodes import Task
-from safe_diffusion_agent.methods.trebi.diffusion import Normalizer, Schedule
-from safe_diffusion_agent.methods.trebi.frontier.planner import FrontierPlanner
-from safe_diffusion_agent.methods.trebi.networks import TrebiNetworks
-from safe_diffusion_agent.methods.trebi.planner import Choice, GuidedPlanner
-from safe_diffusion_agent.methods.trebi.presets import preset_config
+from safe_diffusion_agent.methods.table import METHODS
+from safe_diffusion_agent.methods.trebi.agent import judge_of, planner_of
+from safe_diffusion_agent.methods.trebi.diffusion import NoiseSchedule, Normalizer
+from safe_diffusion_agent.methods.trebi.planner import Choice
+from safe_diffusion_agent.settings import change
 
 TASK = Task(
     env_id=None, obs_dim=3, act_dim=1, action_low=(-1.0,), action_high=(1.0,),
     max_episode_steps=50, cost_discount=1.0, max_budget=1.0, dataset_id="random",
     dataset_fingerprint="",
 )  # fmt: skip
-SMALL = {"base_width": 16, "width_mults": (1, 2), "horizon": 8, "diffusion_steps": 3}
+HORIZON = 8
+UNET = {"base_width": 16, "width_mults": (1, 2), "diffusion_steps": 3}
 PRESETS = ["paper", "reference", "quick", "frontier", "realtime"]
 # Importing PyTorch's compiler warns.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
@@ -30,27 +31,27 @@ needs_compiler = pytest.mark.skipif(
 )
 
 
-def planner_of(preset, device="cpu", **settings):
+def small_planner(preset, device="cpu", **settings):
     """A small planner with random weights that differ from state to state."""
-    config = preset_config(preset, risk=None, **{"horizon": SMALL["horizon"], **settings})
-    config = config.override(num_candidates=min(config.planner.num_candidates, 5))
+    config = METHODS["trebi"].config(preset, risk=None, **{"horizon": HORIZON, **settings})
+    config = change(config, {"num_candidates": min(config.planner.num_candidates, 5)})
     if config.model.network == "unet":
-        config = config.override(**SMALL)
+        config = change(config, UNET)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        networks = TrebiNetworks(config.model, TASK).eval().requires_grad_(False)
+        networks = judge_of(config).networks_class(config.model, TASK)
+        networks = networks.eval().requires_grad_(False)
     if config.model.judge == "frontier":
         networks.dynamics.trusted_steps.fill_(5)
-    schedule = Schedule.cosine(config.model.diffusion_steps, device)
+    schedule = NoiseSchedule.cosine(config.model.diffusion_steps, device)
     one = torch.ones(4)
     normalizer = Normalizer(0 * one, one, -3 * one, 3 * one)
-    planner_class = GuidedPlanner if config.model.judge == "values" else FrontierPlanner
-    return planner_class(networks.to(device), schedule, normalizer.to(device), config, TASK)
+    return planner_of(networks.to(device), schedule, normalizer.to(device), config, TASK)
 
 
 def as_if_recorded(planner):
     """The planner whose plan can be recorded: it does not look whether anyone is over budget."""
-    planner.config = planner.config.override(execution="recorded")
+    planner.judge.config = change(planner.config, {"execution": "recorded"})
     return planner
 
 
@@ -60,7 +61,8 @@ def arguments_of(planner, num, seed):
     obs = torch.randn(num, 3, generator=generator)
     budget = torch.randn(num, generator=generator)
     steps = torch.randint(1, 50, (num,), generator=generator).float()
-    noise = planner.draw_noise(num * planner.config.planner.num_candidates, generator)
+    num_drawn = num * planner.config.planner.num_candidates
+    noise = planner.judge.sampler.draw_noise(num_drawn, generator)
     return obs, budget, steps, noise
 
 
@@ -81,8 +83,8 @@ def record_trace(function, arguments, generator):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_recorded_plan_is_the_plain_one_for_other_states_budgets_and_noise(preset):
-    eager = planner_of(preset)
-    recorded = Recorded(as_if_recorded(planner_of(preset)).plan, record_trace)
+    eager = small_planner(preset)
+    recorded = Recorded(as_if_recorded(small_planner(preset)).plan, record_trace)
     with torch.no_grad():
         recorded(*arguments_of(eager, 2, seed=0))
         for seed in (1, 2):
@@ -94,7 +96,7 @@ def test_a_recorded_plan_is_the_plain_one_for_other_states_budgets_and_noise(pre
 
 
 def test_results_of_a_replay_are_not_overwritten_by_the_next():
-    planner = planner_of("realtime")
+    planner = small_planner("realtime")
     recorded = Recorded(planner.plan, record_trace)
     with torch.no_grad():
         first = recorded(*arguments_of(planner, 2, seed=0))
@@ -119,15 +121,16 @@ def test_every_shape_has_a_recording_and_the_oldest_ones_are_dropped():
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_plan_is_made_without_any_value(preset):
     """On tensors that have a shape and a device, but no values and no way to copy from the CPU."""
-    planner = as_if_recorded(planner_of(preset))
+    planner = as_if_recorded(small_planner(preset))
     arguments = arguments_of(planner, 2, seed=0)
-    rows = planner._sampling_schedule.rows
+    sampler = planner.judge.sampler
+    rows = sampler._sampling_schedule.rows
     rows[:] = [(step.to("meta"), *numbers) for step, *numbers in rows]
-    planner.networks.to("meta")
-    planner.normalizer = planner.normalizer.to("meta")
+    sampler.networks.to("meta")
+    sampler.normalizer = sampler.normalizer.to("meta")
     with torch.no_grad():
         choice = planner.plan(*(argument.to("meta") for argument in arguments))
-    assert choice.trajectories.shape == (2, planner.num_candidates, SMALL["horizon"], 4)
+    assert choice.trajectories.shape == (2, planner.judge.num_candidates, HORIZON, 4)
     assert {tensor.device.type for tensor in choice} == {"meta"}
 
 
@@ -144,8 +147,8 @@ def assert_plans_alike(compiled, eager, num, seed=0):
 @needs_compiler
 def test_a_compiled_guided_plan_is_the_plain_one():
     small = {"horizon": 2, "diffusion_steps": 2}
-    compiled = planner_of("quick", execution="compiled", **small)
-    assert_plans_alike(compiled, planner_of("quick", **small), num=3)
+    compiled = small_planner("quick", execution="compiled", **small)
+    assert_plans_alike(compiled, small_planner("quick", **small), num=3)
 
 
 @needs_compiler
@@ -154,14 +157,15 @@ def test_compiled_plans_of_several_agents_are_their_own():
     for seed in range(3):
         planners = []
         for execution in ("compiled", "eager"):
-            planner = planner_of(
+            planner = small_planner(
                 "realtime", execution=execution, horizon=2, discount=0.9 + 0.03 * seed
             )
             generator = torch.Generator().manual_seed(seed)
-            for weights in planner.networks.parameters():
+            sampler = planner.judge.sampler
+            for weights in sampler.networks.parameters():
                 weights.add_(0.1 * torch.randn(weights.shape, generator=generator))
-            planner.networks.dynamics.trusted_steps.fill_(1 + seed % 2)
-            planner.normalizer.std.mul_(1.0 + seed)
+            sampler.networks.dynamics.trusted_steps.fill_(1 + seed % 2)
+            sampler.normalizer.std.mul_(1.0 + seed)
             planners.append(planner)
         assert_plans_alike(*planners, num=1, seed=seed)
     for num in (3, 2):
@@ -175,7 +179,7 @@ def test_how_an_agent_plans_is_chosen_when_it_is_loaded():
         with pytest.raises(ValueError, match="'recorded' needs a CUDA device"):
             TrebiAgent.load("pendulum", execution="recorded")
         with pytest.raises(ValueError, match="U-Nets slower without a CUDA device"):
-            planner_of("paper", execution="compiled")
+            small_planner("paper", execution="compiled")
 
 
 def test_without_a_compiler_the_error_says_what_to_do(monkeypatch):
@@ -197,8 +201,8 @@ def test_without_a_compiler_the_error_says_what_to_do(monkeypatch):
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("execution", ["recorded", "compiled"])
 def test_a_gpu_replays_the_plain_plan(preset, execution):
-    eager = planner_of(preset, device="cuda")
-    fast = planner_of(preset, device="cuda", execution=execution)
+    eager = small_planner(preset, device="cuda")
+    fast = small_planner(preset, device="cuda", execution=execution)
     with torch.no_grad():
         for seed in range(3):
             arguments = [argument.cuda() for argument in arguments_of(eager, 2, seed)]

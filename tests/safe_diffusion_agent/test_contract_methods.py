@@ -3,21 +3,23 @@
 import copy
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+import torch
 
 from safe_diffusion_agent.errors import CheckpointError, UnknownNameError
 from safe_diffusion_agent.evaluation.protocol import EvaluationConfig
 from safe_diffusion_agent.experiments.stages import evaluate, train
 from safe_diffusion_agent.methods.table import METHODS, load_agent, method_of
 from safe_diffusion_agent.settings import from_json
+from safe_diffusion_agent.storage import load_checkpoint, save_checkpoint
 
 SMALL = {"num_steps": 6, "batch_size": 32}
 SMALLER = {
-    "trebi": {"base_width": 32},
-    "diffuser": {"base_width": 32},
+    "trebi": {"mlp_width": 64},
+    "diffuser": {"mlp_width": 64},
     "cpq": {"ratios": (0.2, 1.0)},
     "bcq-lagrangian": {"ratios": (0.2, 1.0)},
 }
@@ -163,6 +165,77 @@ def test_the_road_from_data_to_results(tiny_dataset, tmp_path, method):
     document = evaluate(agent, tmp_path / "evaluation", config=config)
     assert document["agent"]["method"] == method
     assert [row["ratio"] for row in document["budgets"]] == [0.2, 1.0]
+
+
+@every_method
+def test_many_states_are_acted_on_in_chunks(agents, method, monkeypatch):
+    """The memory is bounded; what is returned is in the order of the states."""
+    agent, sizes = agents(method), []
+    act = agent._act
+
+    def counting(obs, *others):
+        sizes.append(len(obs))
+        return torch.arange(sum(sizes) - len(obs), sum(sizes))[:, None] / 10.0
+
+    monkeypatch.setattr(agent, "_act", counting)
+    monkeypatch.setattr(agent, "max_states", 3)
+    actions = agent.act(np.tile(OBSERVATIONS, (3, 1))[:8], 10.0, 100)
+    assert sizes == [3, 3, 2]
+    np.testing.assert_allclose(actions[:, 0], np.arange(8) / 10.0, rtol=1e-6)
+    monkeypatch.setattr(agent, "_act", act)
+    budgets, steps = np.repeat([0.5, 30.0], 4), np.arange(100, 108)
+    assert agent.act(np.tile(OBSERVATIONS, (3, 1))[:8], budgets, steps).shape == (8, 1)
+
+
+@every_method
+def test_what_is_executed_is_finite_and_in_the_action_space(agents, method, monkeypatch):
+    agent = agents(method)
+    wild = torch.tensor([[7.0], [-7.0], [0.5]])
+    monkeypatch.setattr(agent, "_act", lambda *_: wild)
+    assert agent.act(OBSERVATIONS, BUDGETS, STEPS).tolist() == [[2.0], [-2.0], [0.5]]
+    wild[1] = math.nan
+    with pytest.raises(FloatingPointError, match="no finite action"):
+        agent.act(OBSERVATIONS, BUDGETS, STEPS)
+
+
+@every_method
+def test_a_checkpoint_that_does_not_fit_itself_is_refused(agents, method, tmp_path):
+    agents(method).save(tmp_path)
+    agent_class, file = METHODS[method].agent_class, tmp_path / "agent.safetensors"
+    tensors, document = load_checkpoint(file, method)
+    name = next(name for name in tensors if name.startswith("networks/"))
+    broken = {
+        "does not fit its own config": {k: t for k, t in tensors.items() if k != name},
+        "should not: .'more'": tensors | {"more/x": torch.zeros(1)},
+    }
+    for message, of_file in broken.items():
+        save_checkpoint(file, method, of_file, document)
+        with pytest.raises(CheckpointError, match=message):
+            agent_class.load(tmp_path)
+
+
+@every_method
+def test_only_what_training_leaves_open_can_be_changed_when_loading(agents, method, tmp_path):
+    agents(method).save(tmp_path)
+    agent_class = METHODS[method].agent_class
+    with pytest.raises(UnknownNameError, match="no setting that training leaves open 'num_steps'"):
+        agent_class.load(tmp_path, num_steps=7)
+    for name in {"num_actions", "num_bisections"} & set(agent_class.changeable):
+        assert f"{name}': 3" in str(asdict(agent_class.load(tmp_path, **{name: 3}).config))
+
+
+def test_a_method_says_what_it_learns_from():
+    assert {method.learns for method in METHODS.values()} == {"offline"}
+    for name, method in METHODS.items():
+        method.check_source(online=False)
+        with pytest.raises(ValueError, match=f"^{name} learns from a dataset: give the id of one"):
+            method.check_source(online=True)
+    online, either = (replace(METHODS["caps"], learns=learns) for learns in ("online", "either"))
+    online.check_source(online=True)
+    with pytest.raises(ValueError, match="^caps learns in an environment: give the id of a task"):
+        online.check_source(online=False)
+    for source in (False, True):
+        either.check_source(online=source)
 
 
 def test_an_unknown_method_suggests_one():

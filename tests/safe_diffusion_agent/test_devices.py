@@ -20,15 +20,16 @@ from safe_diffusion_agent.methods.table import METHODS, load_agent
 
 PLUGINS = Path(__file__).parents[1] / "plugins"
 SHORT = {"num_steps": 6, "batch_size": 16}
-SMALL = {**SHORT, "base_width": 16, "horizon": 8, "diffusion_steps": 3, "num_candidates": 4}
+SMALL = {**SHORT, "horizon": 8, "diffusion_steps": 3, "num_candidates": 4}
+UNET = {**SMALL, "base_width": 16, "width_mults": (1, 2)}
 FRONTIER = {
     **SHORT, "model_steps": 20, "critic_steps": 10, "num_branches": 30, "branch_interval": 5,
     "min_branch_steps": 1, "calibration_episodes": 20, "horizon": 8, "num_candidates": 3,
     "risk": 0.2,
 }  # fmt: skip
 CASES = {
-    "paper": ("trebi", "paper", {**SMALL, "width_mults": (1, 2)}),
-    "reference": ("trebi", "reference", {**SMALL, "width_mults": (1, 2)}),
+    "paper": ("trebi", "paper", UNET),
+    "reference": ("trebi", "reference", UNET),
     "small": ("trebi", "small", SMALL),
     "quick": ("trebi", "quick", {**SMALL, "calibration_share": 0.25}),
     "frontier": ("trebi", "frontier", FRONTIER),
@@ -71,10 +72,13 @@ class Watched(optimization._Run):
 
     accelerator: str
 
-    def gradients_of(self, *args):
-        compute = super().gradients_of(*args)
+    num_watched = 0
+
+    def gradients(self, record):
+        compute = super().gradients(record)
 
         def compute_without_waiting():
+            Watched.num_watched += 1
             refuse_to_wait(self.accelerator, True)
             try:
                 return compute()
@@ -94,12 +98,15 @@ def folders(accelerator, tiny_episodes, tmp_path_factory):
             method, preset, settings = CASES[case]
             config = METHODS[method].config(preset, "safe/Pendulum-v0", **settings)
             with pytest.MonkeyPatch.context() as patch:
-                if method != "cpq":  # it looks which actions are unlike the data's
+                watched = method != "cpq"  # it looks which actions are unlike the data's
+                if watched:
                     patch.setattr(Watched, "accelerator", accelerator, raising=False)
                     patch.setattr(optimization, "_Run", Watched)
+                before = Watched.num_watched
                 agent, losses = METHODS[method].fit(
                     tiny_episodes, config, seed=0, device=accelerator
                 )
+            assert (Watched.num_watched > before) == watched
             assert agent.device.type == accelerator
             assert np.isfinite(list(losses[-1].values())).all()
             made[case] = tmp_path_factory.mktemp(case)

@@ -1,23 +1,24 @@
-"""BCQ (Fujimoto et al. 2019) with a price on cost: what the three BCQ baselines have in common.
+"""BCQ (Fujimoto et al. 2019) with a price on cost: what the BCQ baselines have in common.
 
 BCQ takes the best of several actions that a generative model of the data proposes and a small
 network perturbs. Here "best" is by Q_r - lambda Q_c, where Q_r and Q_c are the values of reward and
 cost of one and the same policy, and lambda is a price per state. As both are linear in what they
-sum up, this is BCQ on the reward r - lambda c; with lambda = 0 it is plain BCQ. The methods differ
-in where lambda comes from: learned (BCQ-Lagrangian), a part of the state (BCORLE), or none, with
-the cost in the reward (BCQ-Saute).
+sum up, this is BCQ on the reward r - lambda c. The methods differ in where lambda comes from:
+learned (BCQ-Lagrangian), a part of the state (BCORLE), or none, with the cost in the reward
+(BCQ-Saute). With lambda = 0 it is plain BCQ, the method `bcq`: the best action that is like the
+data's, at any cost, a line to compare returns with (Lin et al. 2023, Fig. 2).
 
 The three networks are updated in one step, not one after the other as in the original code.
 """
 
 import copy
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Unpack
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from safe_diffusion_agent.episodes import Episodes, Task
+from safe_diffusion_agent.episodes import Task
 from safe_diffusion_agent.learning.networks import (
     ActionGenerator,
     Perturbation,
@@ -32,13 +33,28 @@ from safe_diffusion_agent.methods.baselines.config import (
     QUICK_TRAINING,
     BcqConfig,
     TrainingConfig,
+    critic_cost_discount,
 )
-from safe_diffusion_agent.methods.baselines.fitting import (
-    FitOptions,
-    History,
-    Training,
-    fit_networks,
-)
+from safe_diffusion_agent.methods.baselines.fitting import BaselineTraining
+
+
+@dataclass(frozen=True, kw_only=True)
+class BcqMethodConfig:
+    """Settings of a method that is based on BCQ.
+
+    Attributes:
+        preset: Name of the preset that it comes from.
+        training: Shared settings.
+        bcq: Settings of BCQ.
+    """
+
+    preset: str = "custom"
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    bcq: BcqConfig = field(default_factory=BcqConfig)
+
+
+QUICK: dict[str, Any] = {"preset": "quick", "training": QUICK_TRAINING, "bcq": QUICK_BCQ}
+PRESETS = {"paper": BcqMethodConfig(preset="paper"), "quick": BcqMethodConfig(**QUICK)}
 
 
 class BcqNetworks(nn.Module):
@@ -71,7 +87,7 @@ class BcqNetworks(nn.Module):
     def best_actions(
         self, states: Tensor, price: Tensor, num: int, generator: torch.Generator
     ) -> Tensor:
-        """The best of `num` perturbed actions per state (BCQ, Eq. 11).
+        """Returns the best of `num` perturbed actions per state (BCQ, Eq. 11).
 
         Args:
             states: `(N, S)`.
@@ -89,34 +105,6 @@ class BcqNetworks(nn.Module):
         if self.cost_critic is not None:
             value = value - price[:, None] * self.cost_critic(states, actions).mean(dim=0)
         return actions[torch.arange(len(actions), device=actions.device), value.argmax(dim=1)]
-
-
-class BcqTraining(Training):
-    """The networks and their targets; the methods say what the price is.
-
-    Args:
-        networks: What is trained.
-        training: Shared settings.
-        bcq: Settings.
-        cost_discount: Of the critic of cost.
-    """
-
-    def __init__(
-        self, networks: BcqNetworks, training: TrainingConfig, bcq: BcqConfig, cost_discount: float
-    ):
-        super().__init__(networks)
-        self.training_config, self.bcq, self.cost_discount = training, bcq, cost_discount
-        self.targets = copy.deepcopy(networks).requires_grad_(False)
-        del self.targets.generator  # it has no target
-        self.learning_rates = {
-            "networks.generator": training.generator_learning_rate,
-            "networks.perturbation": training.actor_learning_rate,
-        }
-
-    def after_step(self) -> None:
-        """Moves the target networks."""
-        for name, target in self.targets.named_children():
-            move_towards(target, getattr(self.networks, name), self.training_config.target_rate)
 
 
 @dataclass(frozen=True)
@@ -143,14 +131,14 @@ class PricedBatch:
 
 
 def soft_minimum(values: Tensor, weight: float) -> Tensor:
-    """Soft clipped twins (BCQ, Eq. 13): weight min + (1 - weight) max, `(2, *)` to `(*,)`."""
+    """Returns weight min + (1 - weight) max of twins (BCQ, Eq. 13), `(2, *)` to `(*,)`."""
     return weight * values.amin(dim=0) + (1.0 - weight) * values.amax(dim=0)
 
 
 def critic_targets(
-    training: BcqTraining, batch: PricedBatch, generator: torch.Generator
+    training: "BcqTraining", batch: PricedBatch, generator: torch.Generator
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Regression targets of the critics, with the best of several next actions (BCQ, Eq. 13).
+    """Computes targets of the critics, with the best of several next actions (BCQ, Eq. 13).
 
     For cost the larger twin has the larger weight, as too low a cost is the dangerous error.
 
@@ -158,7 +146,7 @@ def critic_targets(
         Targets of reward and of cost `(N,)`, and the cost to come at the next states `(N,)`; the
         last two are None without a critic of cost.
     """
-    config, bcq = training.training_config, training.bcq
+    config, bcq = training.config.training, training.config.bcq
     with torch.no_grad():
         num = bcq.num_target_actions
         proposed = training.networks.generator.sample(batch.next_states, num, generator)
@@ -181,18 +169,18 @@ def critic_targets(
 
 
 def priced_losses(
-    training: BcqTraining, batch: PricedBatch, generator: torch.Generator
+    training: "BcqTraining", batch: PricedBatch, generator: torch.Generator
 ) -> tuple[dict[str, Tensor], Tensor | None]:
-    """Losses of all networks; each reaches the parameters of its own network only.
+    """Computes the losses of all networks; each reaches the parameters of its own network only.
 
     Returns:
-        The losses by name, and the cost to come at the next states (see `critic_targets`).
+        The losses by name, and the cost to come at the next states `(N,)`.
     """
     networks = training.networks
     reward_target, cost_target, next_cost = critic_targets(training, batch, generator)
     parts = {
         "generator": networks.generator.loss(
-            batch.states, batch.actions, training.bcq.kl_weight, generator
+            batch.states, batch.actions, training.config.bcq.kl_weight, generator
         ),
         "reward_critic": networks.reward_critic.loss(batch.states, batch.actions, reward_target),
     }
@@ -205,7 +193,7 @@ def priced_losses(
 def _perturbation_loss(
     networks: BcqNetworks, batch: PricedBatch, generator: torch.Generator
 ) -> Tensor:
-    """Minus the value of perturbed actions (BCQ, Eq. 12)."""
+    """Returns minus the value of perturbed actions (BCQ, Eq. 12)."""
     with torch.no_grad():
         proposed = networks.generator.sample(batch.states, 1, generator)[:, 0]
     actions = networks.perturbation(batch.states, proposed)
@@ -217,53 +205,8 @@ def _perturbation_loss(
     return -value.mean()
 
 
-@dataclass(frozen=True, kw_only=True)
-class BcqUnconstrainedConfig:
-    """Settings of plain BCQ.
-
-    Attributes:
-        preset: Name of the preset that it comes from.
-        training: Shared settings.
-        bcq: Settings of BCQ.
-    """
-
-    preset: str = "custom"
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-    bcq: BcqConfig = field(default_factory=BcqConfig)
-
-
-PRESETS = {
-    "paper": BcqUnconstrainedConfig(preset="paper"),
-    "quick": BcqUnconstrainedConfig(preset="quick", training=QUICK_TRAINING, bcq=QUICK_BCQ),
-}
-
-
-class BcqUnconstrainedAgent(BaselineAgent):
-    """BCQ on the reward alone."""
-
-    method: ClassVar[str] = "bcq"
-    config_class: ClassVar[Any] = BcqUnconstrainedConfig
-    changeable: ClassVar[tuple[str, ...]] = ("num_actions",)
-    config: BcqUnconstrainedConfig
-
-    @classmethod
-    def build(cls, config: BcqUnconstrainedConfig, task: Task) -> nn.Module:
-        """See `BaselineAgent.build`."""
-        dims = (task.obs_dim, task.act_dim)
-        return BcqNetworks(config.training, config.bcq, *dims, has_cost=False)
-
-    def _actions(
-        self, obs: Tensor, budget: Tensor, steps: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        del steps
-        actions: Tensor = self.networks.best_actions(
-            obs, torch.zeros_like(budget), self.config.bcq.num_actions, generator
-        )
-        return actions
-
-
-class BcqUnconstrainedTraining(BcqTraining):
-    """Trains on the rewards as they are.
+class BcqTraining(BaselineTraining):
+    """Trains networks and their targets; the methods say what the price is.
 
     Args:
         networks: What is trained.
@@ -271,27 +214,73 @@ class BcqUnconstrainedTraining(BcqTraining):
         task: What to train for.
     """
 
-    def __init__(self, networks: BcqNetworks, config: BcqUnconstrainedConfig, task: Task):
-        super().__init__(networks, config.training, config.bcq, task.cost_discount)
+    def __init__(self, networks: BcqNetworks, config: BcqMethodConfig, task: Task):
+        super().__init__(networks, config)
+        self.task, self.cost_discount = task, task.cost_discount
+        if networks.cost_critic is not None:
+            self.cost_discount = critic_cost_discount(task, config.training)
+        self.targets = copy.deepcopy(networks).requires_grad_(False)
+        del self.targets.generator  # it has no target
+        self.learning_rates = {
+            "networks.generator": config.training.generator_learning_rate,
+            "networks.perturbation": config.training.actor_learning_rate,
+        }
 
-    def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """See `Training.losses`."""
-        priced = PricedBatch(
-            batch.obs,
-            batch.actions,
-            batch.rewards,
-            batch.costs,
-            batch.next_obs,
-            batch.continues,
-            torch.zeros_like(batch.rewards),
-        )
-        return priced_losses(self, priced, generator)[0]
+    def priced(self, batch: Batch, generator: torch.Generator) -> PricedBatch:
+        """Returns states and prices of a batch; here the observations, and none."""
+        del generator
+        return price_batch(batch, torch.zeros_like(batch.rewards))
+
+    def batch_losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Returns the losses of a batch."""
+        return priced_losses(self, self.priced(batch, generator), generator)[0]
+
+    def after_step(self) -> None:
+        """Moves the target networks."""
+        for name, target in self.targets.named_children():
+            rate = self.config.training.target_rate
+            move_towards(target, getattr(self.networks, name), rate)
 
 
-def fit(
-    episodes: Episodes, config: BcqUnconstrainedConfig, **options: Unpack[FitOptions]
-) -> tuple[BcqUnconstrainedAgent, History]:
-    """Trains an agent by plain BCQ; see `fit_networks`."""
-    return fit_networks(
-        BcqUnconstrainedAgent, episodes, config, BcqUnconstrainedTraining, **options
+def price_batch(batch: Batch, price: Tensor) -> PricedBatch:
+    """Returns a batch whose states are the observations, with a price on each, `(N,)`."""
+    return PricedBatch(
+        batch.obs,
+        batch.actions,
+        batch.rewards,
+        batch.costs,
+        batch.next_obs,
+        batch.continues,
+        price,
     )
+
+
+class BcqAgent(BaselineAgent):
+    """BCQ on the reward alone; other methods change states, price and networks."""
+
+    method: ClassVar[str] = "bcq"
+    config_class: ClassVar[Any] = BcqMethodConfig
+    training_class: ClassVar[Any] = BcqTraining
+    changeable: ClassVar[tuple[str, ...]] = ("num_actions",)
+    extra_dims: ClassVar[int] = 0  # of a state, beside the observation
+    has_cost: ClassVar[bool] = False
+    config: Any
+
+    @classmethod
+    def build(cls, config: Any, task: Task) -> nn.Module:
+        """Returns untrained networks."""
+        dims = (task.obs_dim + cls.extra_dims, task.act_dim)
+        return BcqNetworks(config.training, config.bcq, *dims, has_cost=cls.has_cost)
+
+    def _choose(
+        self, networks: Any, obs: Tensor, budget: Tensor, steps: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        states, price = self._states(networks, obs, budget)
+        num = self.config.bcq.num_actions
+        actions: Tensor = networks.best_actions(states, price, num, generator)
+        return actions
+
+    def _states(self, networks: Any, obs: Tensor, budget: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns states `(n, S)` and prices `(n,)`."""
+        del networks
+        return obs, torch.zeros_like(budget)

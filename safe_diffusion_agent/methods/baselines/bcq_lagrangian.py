@@ -5,48 +5,36 @@ above the budget, and falls to zero while it is below: lambda <- [lambda + eta (
 With an infinite budget it stays zero, and this is plain BCQ.
 """
 
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Unpack
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from safe_diffusion_agent.episodes import Episodes, Task
+from safe_diffusion_agent.episodes import Task
 from safe_diffusion_agent.learning.transitions import Batch
-from safe_diffusion_agent.methods.baselines.agent import RATIOS, PerBudgetAgent, check_ratios
 from safe_diffusion_agent.methods.baselines.bcq import (
+    QUICK,
+    BcqAgent,
+    BcqMethodConfig,
     BcqNetworks,
     BcqTraining,
-    PricedBatch,
+    price_batch,
     priced_losses,
 )
-from safe_diffusion_agent.methods.baselines.config import (
-    QUICK_BCQ,
-    QUICK_TRAINING,
-    BcqConfig,
-    TrainingConfig,
-    budget_of_ratio,
-    critic_cost_discount,
-)
-from safe_diffusion_agent.methods.baselines.fitting import FitOptions, History, fit_per_budget
+from safe_diffusion_agent.methods.baselines.config import RATIOS, budget_of_ratio, check_ratios
 from safe_diffusion_agent.settings import check_positive
 
 
 @dataclass(frozen=True, kw_only=True)
-class BcqLagrangianConfig:
+class BcqLagrangianConfig(BcqMethodConfig):
     """Settings of BCQ-Lagrangian.
 
     Attributes:
-        preset: Name of the preset that it comes from.
-        training: Shared settings.
-        bcq: Settings of BCQ.
         ratios: Budgets to train for, as shares of the maximum budget.
         price_learning_rate: eta, of plain gradient steps.
     """
 
-    preset: str = "custom"
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-    bcq: BcqConfig = field(default_factory=BcqConfig)
     ratios: tuple[float, ...] = RATIOS
     price_learning_rate: float = 1e-4
 
@@ -57,7 +45,7 @@ class BcqLagrangianConfig:
 
 PRESETS = {
     "paper": BcqLagrangianConfig(preset="paper"),
-    "quick": BcqLagrangianConfig(preset="quick", training=QUICK_TRAINING, bcq=QUICK_BCQ),
+    "quick": BcqLagrangianConfig(**QUICK),
 }
 
 
@@ -69,62 +57,39 @@ class BcqLagrangianNetworks(BcqNetworks):
         self.price = nn.Parameter(torch.zeros(()), requires_grad=False)
 
 
-class BcqLagrangianAgent(PerBudgetAgent):
-    """BCQ with a learned price on cost, one training per budget."""
-
-    method: ClassVar[str] = "bcq-lagrangian"
-    config_class: ClassVar[Any] = BcqLagrangianConfig
-    changeable: ClassVar[tuple[str, ...]] = ("num_actions",)
-    config: BcqLagrangianConfig
-
-    @classmethod
-    def build_one(cls, config: BcqLagrangianConfig, task: Task) -> nn.Module:
-        """See `PerBudgetAgent.build_one`."""
-        return BcqLagrangianNetworks(config, task)
-
-    def _actions_of(self, networks: Any, obs: Tensor, generator: torch.Generator) -> Tensor:
-        price = networks.price.expand(len(obs))
-        actions: Tensor = networks.best_actions(obs, price, self.config.bcq.num_actions, generator)
-        return actions
-
-
 class BcqLagrangianTraining(BcqTraining):
-    """Trains networks and price for the one budget of the config's ratios.
-
-    Args:
-        networks: What is trained.
-        config: Settings; its first ratio counts.
-        task: What to train for.
-    """
+    """Trains networks and price for the one budget of the config's ratios."""
 
     def __init__(self, networks: BcqLagrangianNetworks, config: BcqLagrangianConfig, task: Task):
-        cost_discount = critic_cost_discount(task, config.training)
-        super().__init__(networks, config.training, config.bcq, cost_discount)
-        self.budget = budget_of_ratio(config.ratios[0], task, cost_discount)
-        self.price_learning_rate = config.price_learning_rate
+        super().__init__(networks, config, task)
+        (ratio,) = config.ratios
+        self.budget = budget_of_ratio(ratio, task, self.cost_discount)
 
-    def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """See `Training.losses`; moves the price, too."""
+    def batch_losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Returns the losses of a batch; moves the price, too."""
         price = self.networks.price
-        priced = PricedBatch(
-            batch.obs,
-            batch.actions,
-            batch.rewards,
-            batch.costs,
-            batch.next_obs,
-            batch.continues,
-            price.clone().expand(len(batch.obs)),
-        )
+        priced = price_batch(batch, price.clone().expand(len(batch.obs)))
         losses, next_cost = priced_losses(self, priced, generator)
         assert next_cost is not None
         with torch.no_grad():
             overrun = next_cost.mean() - self.budget
-            price.add_(self.price_learning_rate * overrun).clamp_(min=0.0)
+            price.add_(self.config.price_learning_rate * overrun).clamp_(min=0.0)
         return losses
 
 
-def fit(
-    episodes: Episodes, config: BcqLagrangianConfig, **options: Unpack[FitOptions]
-) -> tuple[BcqLagrangianAgent, History]:
-    """Trains an agent by BCQ-Lagrangian; see `fit_per_budget`."""
-    return fit_per_budget(BcqLagrangianAgent, episodes, config, BcqLagrangianTraining, **options)
+class BcqLagrangianAgent(BcqAgent):
+    """BCQ with a learned price on cost, one training per budget."""
+
+    method: ClassVar[str] = "bcq-lagrangian"
+    config_class: ClassVar[Any] = BcqLagrangianConfig
+    training_class: ClassVar[Any] = BcqLagrangianTraining
+    per_budget = True
+
+    @classmethod
+    def build(cls, config: BcqLagrangianConfig, task: Task) -> nn.Module:
+        """Returns untrained networks for one budget."""
+        return BcqLagrangianNetworks(config, task)
+
+    def _states(self, networks: Any, obs: Tensor, budget: Tensor) -> tuple[Tensor, Tensor]:
+        del budget
+        return obs, networks.price.expand(len(obs))

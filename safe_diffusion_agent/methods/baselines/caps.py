@@ -1,6 +1,6 @@
 """CAPS: constraint-adaptive policy switching (Chemingui et al., AAAI 2025), with IQL critics.
 
-One policy network has two heads. The first maximises reward, the second minimises cost, both by
+One policy network has two heads. The first maximizes reward, the second minimises cost, both by
 weighted regression on the data's actions (IQL, Kostrikov et al. 2022, Eqs. 5 to 7, once for reward
 and once for cost). The budget is not seen in training. To act, among the heads whose action's cost
 Q_c fits the remaining budget, the one with the larger Q_r is taken; if none fits, the one that
@@ -13,26 +13,21 @@ values as well as when acting.
 
 import copy
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Unpack
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from safe_diffusion_agent.episodes import Episodes, Task
+from safe_diffusion_agent.episodes import Task
 from safe_diffusion_agent.learning.networks import GaussianPolicy, TwinCritic, mlp, move_towards
 from safe_diffusion_agent.learning.transitions import Batch
 from safe_diffusion_agent.methods.baselines.agent import BaselineAgent
 from safe_diffusion_agent.methods.baselines.config import (
     TrainingConfig,
-    critic_budget,
     critic_cost_discount,
+    remaining_critic_budget,
 )
-from safe_diffusion_agent.methods.baselines.fitting import (
-    FitOptions,
-    History,
-    Training,
-    fit_networks,
-)
+from safe_diffusion_agent.methods.baselines.fitting import BaselineTraining
 from safe_diffusion_agent.settings import check, check_positive, check_shares
 
 MAX_WEIGHT = 100.0  # of a transition in the policies' losses, as in IQL
@@ -122,39 +117,13 @@ def switch(reward_values: Tensor, cost_values: Tensor, budget: Tensor) -> Tensor
     return torch.where(allowed.any(dim=1), best, cost_values.argmin(dim=1))
 
 
-class CapsAgent(BaselineAgent):
-    """Switches between a policy for reward and one for low cost, by the remaining budget."""
-
-    method: ClassVar[str] = "caps"
-    config_class: ClassVar[Any] = CapsConfig
-    config: CapsConfig
-
-    @property
-    def looks_at_time(self) -> bool:
-        """See `Agent.looks_at_time`: the budget of the steps that are left is converted."""
-        return self.task.cost_discount == 1.0
-
-    @classmethod
-    def build(cls, config: CapsConfig, task: Task) -> nn.Module:
-        """See `BaselineAgent.build`."""
-        return CapsNetworks(task.obs_dim, task.act_dim, config.training.width)
-
-    def _actions(
-        self, obs: Tensor, budget: Tensor, steps: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        del generator
-        critic_discount = critic_cost_discount(self.task, self.config.training)
-        actions: Tensor = self.networks.policy(obs)
-        states = obs[:, None].expand(-1, actions.shape[1], -1)
-        chosen = switch(
-            self.networks.reward_critic(states, actions).amin(dim=0),
-            self.networks.cost_critic(states, actions).amax(dim=0),
-            critic_budget(budget.clamp_min(0.0), steps, self.task.cost_discount, critic_discount),
-        )
-        return actions[torch.arange(len(actions), device=actions.device), chosen]
+def expectile_loss(advantage: Tensor, expectile: float) -> Tensor:
+    """Returns the asymmetric squared loss L_2^tau of advantages (IQL, Eq. 5)."""
+    weight = torch.where(advantage > 0, expectile, 1.0 - expectile)
+    return (weight * advantage**2).mean()
 
 
-class CapsTraining(Training):
+class CapsTraining(BaselineTraining):
     """IQL on reward and on cost, and two policies by weighted regression.
 
     Args:
@@ -164,8 +133,7 @@ class CapsTraining(Training):
     """
 
     def __init__(self, networks: CapsNetworks, config: CapsConfig, task: Task):
-        super().__init__(networks)
-        self.config = config
+        super().__init__(networks, config)
         self.cost_discount = critic_cost_discount(task, config.training)
         width = config.training.width
         self.reward_value = mlp(task.obs_dim, width, width, 1)
@@ -174,8 +142,8 @@ class CapsTraining(Training):
         self.cost_target = copy.deepcopy(networks.cost_critic).requires_grad_(False)
         self.learning_rates = {"networks.policy": config.training.actor_learning_rate}
 
-    def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """See `Training.losses`."""
+    def batch_losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Returns the losses of a batch."""
         del generator
         config, networks = self.config, self.networks
         reward_value = self.reward_value(batch.obs)[:, 0]
@@ -206,20 +174,39 @@ class CapsTraining(Training):
         }
 
     def after_step(self) -> None:
-        """See `Training.after_step`."""
+        """Moves the target networks."""
         rate = self.config.training.target_rate
         move_towards(self.reward_target, self.networks.reward_critic, rate)
         move_towards(self.cost_target, self.networks.cost_critic, rate)
 
 
-def expectile_loss(advantage: Tensor, expectile: float) -> Tensor:
-    """Asymmetric squared loss L_2^tau of what is above a value function (IQL, Eq. 5)."""
-    weight = torch.where(advantage > 0, expectile, 1.0 - expectile)
-    return (weight * advantage**2).mean()
+class CapsAgent(BaselineAgent):
+    """Switches between a policy for reward and one for low cost, by the remaining budget."""
 
+    method: ClassVar[str] = "caps"
+    config_class: ClassVar[Any] = CapsConfig
+    training_class: ClassVar[Any] = CapsTraining
+    config: CapsConfig
 
-def fit(
-    episodes: Episodes, config: CapsConfig, **options: Unpack[FitOptions]
-) -> tuple[CapsAgent, History]:
-    """Trains an agent by CAPS; see `fit_networks`."""
-    return fit_networks(CapsAgent, episodes, config, CapsTraining, **options)
+    @property
+    def looks_at_time(self) -> bool:
+        """Whether the budget is converted by the steps that are left."""
+        return self.task.cost_discount == 1.0
+
+    @classmethod
+    def build(cls, config: CapsConfig, task: Task) -> nn.Module:
+        """Returns untrained networks."""
+        return CapsNetworks(task.obs_dim, task.act_dim, config.training.width)
+
+    def _choose(
+        self, networks: Any, obs: Tensor, budget: Tensor, steps: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        del generator
+        actions: Tensor = networks.policy(obs)
+        states = obs[:, None].expand(-1, actions.shape[1], -1)
+        chosen = switch(
+            networks.reward_critic(states, actions).amin(dim=0),
+            networks.cost_critic(states, actions).amax(dim=0),
+            remaining_critic_budget(budget, steps, self.task, self.config.training),
+        )
+        return actions[torch.arange(len(actions), device=actions.device), chosen]

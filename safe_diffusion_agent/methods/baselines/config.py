@@ -1,7 +1,16 @@
-"""Settings that several baselines share. What differs is in each method's own module.
+"""Settings that several baselines share, and budgets in the units of their critics.
 
 The defaults are the paper's (Lin et al. 2023, App. D), and, where it is silent, those of the
 method's own paper.
+
+A critic's costs are discounted by gamma < 1 over an endless future; a task's budget is a sum over
+the k steps that are left, discounted by gamma_c, which is 1 for most tasks. If costs accrue evenly,
+the one is the other times
+
+    (1 - gamma^k) / (1 - gamma)  :  (1 - gamma_c^k) / (1 - gamma_c)    (k, for gamma_c = 1),
+
+the conversion in the public implementations of BCQ-Lagrangian, CPQ (OSRL) and CAPS. It is one where
+the discounts are the same.
 """
 
 from dataclasses import dataclass
@@ -9,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from safe_diffusion_agent.episodes import Task
+from safe_diffusion_agent.episodes import Task, discounted_steps
 from safe_diffusion_agent.settings import check, check_positive, check_shares
 
 
@@ -18,7 +27,7 @@ class TrainingConfig:
     """How the networks of a baseline are trained, with Adam.
 
     Attributes:
-        num_steps: Optimiser steps; every network takes one each.
+        num_steps: Optimizer steps; every network takes one each.
         batch_size: Transitions per step.
         actor_learning_rate: Of what acts: policies and perturbation models.
         critic_learning_rate: Of critics and value functions.
@@ -27,7 +36,7 @@ class TrainingConfig:
         width: Width of the two hidden layers of each network.
         discount: Discount of rewards. It is below one because the critics do not see the time.
         cost_discount: Discount of costs in the critics. None: the task's gamma_c, or, where that is
-            one, `discount`; see `budgets.critic_budget`.
+            one, `discount`.
     """
 
     num_steps: int = 1_000_000
@@ -76,6 +85,15 @@ class BcqConfig:
         check(self.kl_weight >= 0, "kl_weight should be >= 0", self.kl_weight)
 
 
+RATIOS = (0.2, 0.4, 0.6, 0.8, 1.0)  # of the paper's evaluation
+
+
+def check_ratios(ratios: tuple[float, ...]) -> None:
+    """Raises a ValueError if these are no budgets to train for; infinity means no constraint."""
+    valid = bool(ratios) and all(ratio >= 0.0 for ratio in ratios)
+    check(valid, "ratios should be one number or more, each >= 0", ratios)
+
+
 # Ours, for two CPU cores: far fewer steps than the paper's, smaller networks, and rates for what
 # acts and for the targets that let both get somewhere in so few steps (values of a discount of 0.99
 # need some hundred moves of the targets).
@@ -86,7 +104,7 @@ QUICK_BCQ = BcqConfig(num_target_actions=5, num_actions=10)
 
 
 def critic_cost_discount(task: Task, training: TrainingConfig) -> float:
-    """Discount of costs in the critics (see `TrainingConfig.cost_discount`).
+    """Returns the discount of costs in the critics.
 
     Raises:
         ValueError: Budgets cannot be converted, as the episodes have no end.
@@ -104,27 +122,36 @@ def critic_cost_discount(task: Task, training: TrainingConfig) -> float:
 def critic_budget(
     budget: Tensor, steps: Tensor, task_discount: float, critic_discount: float
 ) -> Tensor:
-    """What a budget is in the units of a critic.
+    """Returns what a budget is in the units of a critic, `(N,)`.
 
     Args:
         budget: z, `(N,)`, in the task's cost units as of now; may be negative or infinite.
         steps: k, `(N,)`, steps that are left.
         task_discount: gamma_c.
         critic_discount: gamma of the critic, below one.
-
-    Returns:
-        `(N,)`.
     """
-    return budget * _weight(steps, critic_discount) / _weight(steps, task_discount)
+    weight, task_weight = (discounted_steps(steps, g) for g in (critic_discount, task_discount))
+    result: Tensor = budget * weight / task_weight
+    return result
+
+
+def remaining_critic_budget(
+    budget: Tensor, steps: Tensor, task: Task, training: TrainingConfig
+) -> Tensor:
+    """Returns what remains of a task's budget in the units of its critics, `(N,)`.
+
+    Args:
+        budget: z, `(N,)`, in cost units; taken for 0 if overspent where no cost is negative.
+        steps: k, `(N,)`, steps that are left.
+        task: The task.
+        training: How the critics were trained.
+    """
+    z = budget if task.costs_may_be_negative else budget.clamp_min(0.0)
+    return critic_budget(z, steps, task.cost_discount, critic_cost_discount(task, training))
 
 
 def budget_of_ratio(ratio: float, task: Task, critic_discount: float) -> float:
-    """The budget of a whole episode, given as a share of the maximum, in the units of a critic."""
+    """Returns a share of the maximum budget for a whole episode, in the units of a critic."""
     steps = torch.tensor(task.max_episode_steps or torch.inf)
     budget = torch.tensor(ratio * task.max_budget)
     return float(critic_budget(budget, steps, task.cost_discount, critic_discount))
-
-
-def _weight(steps: Tensor, discount: float) -> Tensor:
-    """Sum of discount^i over i < steps."""
-    return steps if discount == 1.0 else (1.0 - discount**steps) / (1.0 - discount)

@@ -15,12 +15,12 @@ of the data's divergences, here those of the batch.
 
 import copy
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Unpack
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from safe_diffusion_agent.episodes import Episodes, Task
+from safe_diffusion_agent.episodes import Task
 from safe_diffusion_agent.learning.networks import (
     ActionGenerator,
     GaussianPolicy,
@@ -30,19 +30,16 @@ from safe_diffusion_agent.learning.networks import (
     move_towards,
 )
 from safe_diffusion_agent.learning.transitions import Batch
-from safe_diffusion_agent.methods.baselines.agent import RATIOS, PerBudgetAgent, check_ratios
+from safe_diffusion_agent.methods.baselines.agent import BaselineAgent
 from safe_diffusion_agent.methods.baselines.config import (
     QUICK_TRAINING,
+    RATIOS,
     TrainingConfig,
     budget_of_ratio,
+    check_ratios,
     critic_cost_discount,
 )
-from safe_diffusion_agent.methods.baselines.fitting import (
-    FitOptions,
-    History,
-    Training,
-    fit_per_budget,
-)
+from safe_diffusion_agent.methods.baselines.fitting import BaselineTraining
 from safe_diffusion_agent.settings import check, check_positive, check_shares
 
 
@@ -96,43 +93,25 @@ class CpqNetworks(nn.Module):
         self.cost_critic = TwinCritic(*sizes)
 
 
-class CpqAgent(PerBudgetAgent):
-    """CPQ, one training per budget; acts by the mean of its policy."""
-
-    method: ClassVar[str] = "cpq"
-    config_class: ClassVar[Any] = CpqConfig
-    config: CpqConfig
-
-    @classmethod
-    def build_one(cls, config: CpqConfig, task: Task) -> nn.Module:
-        """See `PerBudgetAgent.build_one`."""
-        return CpqNetworks(config, task)
-
-    def _actions_of(self, networks: Any, obs: Tensor, generator: torch.Generator) -> Tensor:
-        del generator
-        actions: Tensor = networks.policy(obs)[:, 0]
-        return actions
-
-
 def penalized(reward_value: Tensor, cost_value: Tensor, budget: float) -> Tensor:
-    """Values of reward, zero where the cost is over the budget."""
+    """Returns values of reward, zero where the cost is over the budget."""
     return torch.where(cost_value <= budget, reward_value, 0.0)
 
 
-class CpqTraining(Training):
+class CpqTraining(BaselineTraining):
     """Trains for the one budget of the config's ratios.
 
     Args:
         networks: What is trained.
-        config: Settings; its first ratio counts.
+        config: Settings, with one ratio.
         task: What to train for.
     """
 
     def __init__(self, networks: CpqNetworks, config: CpqConfig, task: Task):
-        super().__init__(networks)
-        self.config = config
+        super().__init__(networks, config)
         self.cost_discount = critic_cost_discount(task, config.training)
-        self.budget = budget_of_ratio(config.ratios[0], task, self.cost_discount)
+        (ratio,) = config.ratios
+        self.budget = budget_of_ratio(ratio, task, self.cost_discount)
         self.reward_target = copy.deepcopy(networks.reward_critic).requires_grad_(False)
         self.cost_target = copy.deepcopy(networks.cost_critic).requires_grad_(False)
         self.multiplier = nn.Parameter(torch.zeros(()), requires_grad=False)
@@ -141,8 +120,8 @@ class CpqTraining(Training):
             "networks.generator": config.training.generator_learning_rate,
         }
 
-    def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """See `Training.losses`; moves the multiplier, too."""
+    def batch_losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Returns the losses of a batch; moves the multiplier, too."""
         networks, config = self.networks, self.config
         with torch.no_grad():
             next_actions = networks.policy.sample(batch.next_obs, 1, generator)[:, 0]
@@ -166,7 +145,7 @@ class CpqTraining(Training):
         return losses
 
     def cost_of_unlike_actions(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        """E_ood[Q_c], the mean cost of those of the policy's actions that are unlike the data's.
+        """Returns E_ood[Q_c], the mean cost of the policy's actions that are unlike the data's.
 
         Where there are none, it is the budget, so that nothing is pushed.
         """
@@ -192,14 +171,29 @@ class CpqTraining(Training):
         return -penalized(reward, cost, self.budget).mean()
 
     def after_step(self) -> None:
-        """See `Training.after_step`."""
+        """Moves the target networks."""
         rate = self.config.training.target_rate
         move_towards(self.reward_target, self.networks.reward_critic, rate)
         move_towards(self.cost_target, self.networks.cost_critic, rate)
 
 
-def fit(
-    episodes: Episodes, config: CpqConfig, **options: Unpack[FitOptions]
-) -> tuple[CpqAgent, History]:
-    """Trains an agent by CPQ; see `fit_per_budget`."""
-    return fit_per_budget(CpqAgent, episodes, config, CpqTraining, **options)
+class CpqAgent(BaselineAgent):
+    """CPQ, one training per budget; acts by the mean of its policy."""
+
+    method: ClassVar[str] = "cpq"
+    config_class: ClassVar[Any] = CpqConfig
+    training_class: ClassVar[Any] = CpqTraining
+    per_budget = True
+    config: CpqConfig
+
+    @classmethod
+    def build(cls, config: CpqConfig, task: Task) -> nn.Module:
+        """Returns untrained networks for one budget."""
+        return CpqNetworks(config, task)
+
+    def _choose(
+        self, networks: Any, obs: Tensor, budget: Tensor, steps: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        del budget, steps, generator
+        actions: Tensor = networks.policy(obs)[:, 0]
+        return actions

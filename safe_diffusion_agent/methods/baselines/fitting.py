@@ -1,10 +1,11 @@
-"""Trains the networks of a baseline: what their `fit` functions share."""
+"""Trains the networks of a baseline, for one budget after the other where each has its own."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -12,55 +13,52 @@ from torch import Tensor, nn
 
 from safe_diffusion_agent.compute import resolve_device
 from safe_diffusion_agent.episodes import Episodes, Task
-from safe_diffusion_agent.learning.training import Loss, OptimizationConfig, Progress, optimize
-from safe_diffusion_agent.learning.transitions import Batch, Scaling, Transitions
-from safe_diffusion_agent.methods.baselines.agent import BaselineAgent, PerBudgetAgent
-from safe_diffusion_agent.methods.baselines.config import TrainingConfig
-from safe_diffusion_agent.storage import provenance
+from safe_diffusion_agent.learning.networks import new_networks
+from safe_diffusion_agent.learning.training import (
+    History,
+    OptimizationConfig,
+    Progress,
+    Training,
+    optimize,
+    origin,
+)
+from safe_diffusion_agent.learning.transitions import Batch, Transitions, UnitNormalizer
+from safe_diffusion_agent.methods.baselines.agent import BaselineAgent
 
 AgentType = TypeVar("AgentType", bound=BaselineAgent)
-History = list[dict[str, float]]
 
 
-class FitOptions(TypedDict, total=False):
-    """Optional arguments of `fit_networks` and of every baseline's `fit`."""
-
-    seed: int
-    device: str
-    state_path: Path | None
-    save_interval: int
-    progress: Progress | None
-
-
-class Training(nn.Module):
-    """Networks in training, with what only the training needs: targets, value functions.
+class BaselineTraining(Training):
+    """Trains networks on single transitions.
 
     Args:
         networks: What the agent will act with.
+        config: Settings of the method; its `training` is a `TrainingConfig`.
 
     Attributes:
-        learning_rates: By the beginning of the parameters' names.
+        transitions: The data; set before the training.
     """
 
-    learning_rates: Mapping[str, float]
+    transitions: Transitions
 
-    def __init__(self, networks: nn.Module):
-        super().__init__()
-        self.networks: Any = networks
+    def __init__(self, networks: nn.Module, config: Any):
+        super().__init__(networks)
+        self.config = config
+
+    def losses(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """Returns the losses of one random batch."""
+        batch = self.transitions.sample(self.config.training.batch_size, generator)
+        return self.batch_losses(batch, generator)
 
     @abstractmethod
-    def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Losses of a batch; each reaches the parameters of its own network only."""
-
-    def after_step(self) -> None:
-        """Moves what no gradient moves, after every optimiser step."""
+    def batch_losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Returns the losses of a batch; each reaches the parameters of its own network only."""
 
 
-def fit_networks(
+def fit(
     agent_class: type[AgentType],
     episodes: Episodes,
     config: Any,
-    training_of: Callable[[Any, Any, Task], Training],
     *,
     seed: int = 0,
     device: str = "auto",
@@ -68,192 +66,89 @@ def fit_networks(
     save_interval: int = 1_000,
     progress: Progress | None = None,
 ) -> tuple[AgentType, History]:
-    """Trains networks on a dataset and makes an agent of them.
+    """Trains an agent on a dataset.
 
     Args:
-        agent_class: The agent.
+        agent_class: Class of the agent.
         episodes: The dataset.
-        config: Settings of the method; its `training` is a `TrainingConfig`.
-        training_of: Puts new networks into what trains them, with the config and the task.
+        config: Settings of the method.
         seed: Fixes initial weights and batches.
         device: `"cpu"`, `"cuda"`, ... or `"auto"`.
-        state_path: See `optimize`.
-        save_interval: See `optimize`.
-        progress: See `optimize`.
+        state_path: File to continue from and to save to; with a budget's ratio in its name where
+            each budget has networks of its own. None neither saves nor continues.
+        save_interval: Optimizer steps between saves.
+        progress: Called after every step as `progress(done, total, <losses>)`.
 
     Returns:
-        The agent, and the logged losses.
+        The agent, and the logged losses: their means over the budgets where there are several.
 
     Raises:
         ValueError: The settings do not fit the dataset.
         CheckpointError: `state_path` belongs to another training.
     """
-    data = TrainingData.of(episodes, resolve_device(device))
-    networks, history = train_networks(
-        agent_class.method,
-        data,
-        config,
-        build=lambda: agent_class.build(config, data.task),
-        training_of=training_of,
-        seed=seed,
-        state_path=state_path,
-        save_interval=save_interval,
-        progress=progress,
-    )
-    return agent_of(agent_class, networks, config, data, history, seed), history
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """A dataset as the networks see it.
-
-    Attributes:
-        episodes: The dataset.
-        task: Its task.
-        scaling: Its scaling.
-        transitions: Its transitions, on the device.
-        device: The device.
-    """
-
-    episodes: Episodes
-    task: Task
-    scaling: Scaling
-    transitions: Transitions
-    device: torch.device
-
-    @classmethod
-    def of(cls, episodes: Episodes, device: torch.device) -> "TrainingData":
-        """Prepares a dataset."""
-        scaling = Scaling.fit(episodes)
-        transitions = Transitions(episodes, scaling, device)
-        return cls(episodes, Task.of(episodes), scaling, transitions, device)
-
-
-def train_networks(
-    method: str,
-    data: TrainingData,
-    config: Any,
-    *,
-    build: Callable[[], nn.Module],
-    training_of: Callable[[Any, Any, Task], Training],
-    seed: int,
-    state_path: Path | None,
-    save_interval: int,
-    progress: Progress | None,
-) -> tuple[nn.Module, History]:
-    """Trains new networks; see `fit_networks`. `build` makes them."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)  # PyTorch initialises weights from its global generator
-        training = training_of(build(), config, data.task)
-    identity = {"method": method, "config": asdict(config), "task": asdict(data.task), "seed": seed}
-    trained, history = optimize(
-        training.to(data.device),
-        _loss(data.transitions, config.training.batch_size),
-        _optimization(config.training),
-        generator=torch.Generator(data.device).manual_seed(seed),
-        learning_rates=training.learning_rates,
-        after_step=_after_step,
-        state_path=state_path,
-        identity=identity,
-        save_interval=save_interval,
-        progress=progress,
-    )
-    networks: nn.Module = trained.get_submodule("networks")
-    return networks, history
-
-
-def agent_of(
-    agent_class: type[AgentType],
-    networks: nn.Module,
-    config: Any,
-    data: TrainingData,
-    history: History,
-    seed: int,
-) -> AgentType:
-    """The agent of trained networks, with what is known of its origin."""
-    about = {
-        "seed": seed,
-        "behavior_policy": data.episodes.metadata.get("behavior_policy"),
-        "losses": history[-1],
-        "provenance": provenance(),
-    }
-    return agent_class(networks, data.scaling, config, data.task, about=about, device=data.device)
-
-
-def _loss(transitions: Transitions, batch_size: int) -> Loss:
-    def loss(training: nn.Module, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        assert isinstance(training, Training)
-        losses = training.losses(transitions.sample(batch_size, generator), generator)
-        total = torch.stack(list(losses.values())).sum()
-        return total, {name: value.detach() for name, value in losses.items()}
-
-    return loss
-
-
-def _after_step(training: nn.Module) -> None:
-    assert isinstance(training, Training)
-    training.after_step()
-
-
-def _optimization(training: TrainingConfig) -> OptimizationConfig:
-    """Plain Adam: the average of the weights is what they are at the last step."""
-    return OptimizationConfig(
-        num_steps=training.num_steps,
-        accumulate=1,
-        learning_rate=training.critic_learning_rate,
-        decay_from=1.0,
-        ema_decay=0.0,
-        ema_interval=training.num_steps,
-        ema_start=0,
-    )
-
-
-PerBudgetAgentType = TypeVar("PerBudgetAgentType", bound=PerBudgetAgent)
-
-
-def fit_per_budget(
-    agent_class: type[PerBudgetAgentType],
-    episodes: Episodes,
-    config: Any,
-    training_of: Callable[[Any, Any, Task], Training],
-    *,
-    seed: int = 0,
-    device: str = "auto",
-    state_path: Path | None = None,
-    save_interval: int = 1_000,
-    progress: Progress | None = None,
-) -> tuple[PerBudgetAgentType, History]:
-    """Trains one set of networks per budget, one after the other; see `fit_networks`.
-
-    A budget's state is kept beside `state_path`, its ratio in the name. The logged losses are the
-    means over the budgets.
-    """
-    data = TrainingData.of(episodes, resolve_device(device))
-    networks, histories = nn.ModuleList(), []
-    for index, ratio in enumerate(config.ratios):
-        path = state_path and state_path.with_stem(f"{state_path.stem}-{ratio:g}")
-        trained, history = train_networks(
-            agent_class.method,
-            data,
-            replace(config, ratios=(ratio,)),
-            build=lambda: agent_class.build_one(config, data.task),
-            training_of=training_of,
-            seed=seed,
+    torch_device, task = resolve_device(device), Task.of(episodes)
+    normalizer = UnitNormalizer.fit(episodes)
+    transitions = Transitions(episodes, normalizer, torch_device)
+    parts = _parts(config, state_path) if agent_class.per_budget else [(config, state_path)]
+    trained, histories = [], []
+    for index, (of_part, path) in enumerate(parts):
+        training = new_networks(partial(_training, agent_class, of_part, task), seed)
+        training = training.to(torch_device)
+        training.transitions = transitions
+        networks, history = optimize(
+            training,
+            OptimizationConfig(
+                num_steps=config.training.num_steps,
+                learning_rate=config.training.critic_learning_rate,
+            ),
+            generator=torch.Generator(torch_device).manual_seed(seed),
             state_path=path,
+            identity=_identity(agent_class.method, of_part, task, seed),
             save_interval=save_interval,
-            progress=_part(progress, index, len(config.ratios)),
+            progress=_part_progress(progress, index, len(parts)),
         )
-        networks.append(trained)
+        trained.append(networks)
         histories.append(history)
-    means = [
+    if agent_class.per_budget:
+        networks, history = nn.ModuleList(trained), _means(histories)
+    about = origin(episodes, seed, history)
+    return agent_class(
+        networks, normalizer, config, task, about=about, device=torch_device
+    ), history
+
+
+def _parts(config: Any, state_path: Path | None) -> list[tuple[Any, Path | None]]:
+    """Returns the config of every budget's own training, and the file to continue it from."""
+    return [
+        (
+            replace(config, ratios=(ratio,)),
+            state_path and state_path.with_stem(f"{state_path.stem}-{ratio:g}"),
+        )
+        for ratio in config.ratios
+    ]
+
+
+def _training(agent_class: Any, config: Any, task: Task) -> BaselineTraining:
+    training: BaselineTraining = agent_class.training_class(
+        agent_class.build(config, task), config, task
+    )
+    return training
+
+
+def _identity(method: str, config: Any, task: Task, seed: int) -> Mapping[str, Any]:
+    return {"method": method, "config": asdict(config), "task": asdict(task), "seed": seed}
+
+
+def _means(histories: list[History]) -> History:
+    """Returns the mean of several loss curves, step by step."""
+    return [
         {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
         for rows in zip(*histories, strict=True)
     ]
-    return agent_of(agent_class, networks, config, data, means, seed), means
 
 
-def _part(progress: Progress | None, index: int, num_parts: int) -> Progress | None:
-    """Progress of one of several trainings of the same length."""
+def _part_progress(progress: Progress | None, index: int, num_parts: int) -> Progress | None:
+    """Returns the progress of one of several trainings of the same length."""
     if progress is None:
         return None
     return lambda done, total, **values: progress(index * total + done, num_parts * total, **values)

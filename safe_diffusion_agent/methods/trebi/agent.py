@@ -6,8 +6,7 @@ remaining budget is chosen, and its first action executed. Next step, everything
 """
 
 import math
-import warnings
-from dataclasses import asdict
+from dataclasses import fields
 from functools import partial
 from typing import Any, ClassVar
 
@@ -16,18 +15,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from safe_diffusion_agent.agent import FEW_STATES, Agent, FloatArray
-from safe_diffusion_agent.compute import one_thread
+from safe_diffusion_agent.agent import Agent, Parts, States
 from safe_diffusion_agent.episodes import Task
-from safe_diffusion_agent.errors import CheckpointError
+from safe_diffusion_agent.errors import warn
 from safe_diffusion_agent.methods.trebi.calibration import Calibration
-from safe_diffusion_agent.methods.trebi.config import TrebiConfig, config_from_json
-from safe_diffusion_agent.methods.trebi.diffusion import Normalizer, Schedule
+from safe_diffusion_agent.methods.trebi.config import PlannerConfig, TrebiConfig
+from safe_diffusion_agent.methods.trebi.diffusion import NoiseSchedule, Normalizer
 from safe_diffusion_agent.methods.trebi.feasibility import Feasibility, keep_probability, safe_mass
-from safe_diffusion_agent.methods.trebi.frontier.planner import FrontierPlanner
-from safe_diffusion_agent.methods.trebi.networks import TrebiNetworks
+from safe_diffusion_agent.methods.trebi.frontier.judge import FrontierJudge
 from safe_diffusion_agent.methods.trebi.plan import Candidates, Plan
-from safe_diffusion_agent.methods.trebi.planner import Choice, GuidedPlanner
+from safe_diffusion_agent.methods.trebi.planner import Choice, Judge, Planner, Sampler, ValueJudge
+
+JUDGES: dict[str, Any] = {"values": ValueJudge, "frontier": FrontierJudge}
 
 # Sampled at once. Bounds the memory of planning for many states; more are not faster on a CPU.
 MAX_TRAJECTORIES = 2048
@@ -37,7 +36,7 @@ class TrebiAgent(Agent):
     """Plans with a diffusion model so that every episode keeps its budget.
 
     Args:
-        networks: Trained networks.
+        networks: Trained networks, of the judge's class.
         normalizer: The one they were trained with.
         config: Settings.
         task: What they were trained for.
@@ -52,21 +51,22 @@ class TrebiAgent(Agent):
     """
 
     method: ClassVar[str] = "trebi"
+    config_class: ClassVar[Any] = TrebiConfig
+    changeable: ClassVar[tuple[str, ...]] = tuple(field.name for field in fields(PlannerConfig))
     config: TrebiConfig
 
     def __init__(
         self,
-        networks: TrebiNetworks,
+        networks: torch.nn.Module,
         normalizer: Normalizer,
         config: TrebiConfig,
         task: Task,
         calibration: Calibration | None = None,
         **common: Any,
     ):
-        super().__init__(task, **common)
-        self.networks = networks.to(self.device).eval().requires_grad_(False)
+        super().__init__(config, task, **common)
+        self.networks: Any = networks.to(self.device).eval().requires_grad_(False)
         self.normalizer = normalizer.to(self.device)
-        self.config = config
         self.calibration = calibration
         self.margin = config.planner.budget_margin * task.max_budget
         if config.planner.risk is not None:
@@ -77,49 +77,31 @@ class TrebiAgent(Agent):
                 )
             self.margin += calibration.margin(config.planner.risk)
         if config.planner.num_candidates == 0 and not self.about.get("branches", True):
-            warnings.warn(
+            warn(
                 "The critic of this agent learned from the recorded episodes alone. Without "
                 "candidates of the diffusion model it returns less, and is over budget more often: "
-                "sampling_steps=5, num_candidates=4 is the next fastest.",
-                stacklevel=4,
+                "sampling_steps=5, num_candidates=4 is the next fastest."
             )
-        schedule = Schedule.cosine(config.model.diffusion_steps, self.device)
-        self.planner = (GuidedPlanner if config.model.judge == "values" else FrontierPlanner)(
-            self.networks, schedule, self.normalizer, config, task
-        )
+        schedule = NoiseSchedule.cosine(config.model.diffusion_steps, self.device)
+        self.planner = planner_of(self.networks, schedule, self.normalizer, config, task)
+        self.max_states = max(1, MAX_TRAJECTORIES // self.planner.judge.num_candidates)
+        if config.model.network == "unet":
+            self.few_states = 0  # large networks use all threads
 
     @property
     def cost_discount(self) -> float:
-        """See `Agent.cost_discount`."""
+        """gamma_c of the remaining budgets that the agent expects."""
         return self.config.model.cost_discount or self.task.cost_discount
 
     @property
     def budget_scale(self) -> float:
-        """See `Agent.budget_scale`."""
+        """Factor on the budgets that an evaluation gives at the start of an episode."""
         return self.config.planner.budget_scale
 
     @property
     def looks_at_time(self) -> bool:
-        """See `Agent.looks_at_time`."""
-        return self.config.model.time_to_go or self.config.model.judge == "frontier"
-
-    def act(
-        self,
-        obs: npt.ArrayLike,
-        remaining_budget: npt.ArrayLike,
-        remaining_steps: npt.ArrayLike | None = None,
-        *,
-        generator: torch.Generator | None = None,
-    ) -> FloatArray:
-        """The first action of `plan`, clipped to the action space; see `Agent.act`.
-
-        The paper does not say what becomes of actions outside of it, which without
-        `PlannerConfig.clip` can be far away.
-        """
-        plan = self.plan(obs, remaining_budget, remaining_steps, generator=generator)
-        bounds = np.array([self.task.action_low, self.task.action_high], np.float32)
-        actions = np.clip(plan.actions[:, 0], *bounds)
-        return actions[0] if np.ndim(obs) == 1 else actions
+        """Whether the actions depend on how much of the episode is left."""
+        return self.planner.judge.looks_at_time
 
     def plan(
         self,
@@ -132,52 +114,41 @@ class TrebiAgent(Agent):
     ) -> Plan:
         """Plans H steps ahead for every state; one state is a batch of one.
 
-        Any number of states will do: `MAX_TRAJECTORIES` candidates are sampled at a time, which
-        bounds the memory (benchmarks/latency.py has that of one).
-
         Args:
-            obs: See `Agent.act`.
-            remaining_budget: See `Agent.act`.
-            remaining_steps: See `Agent.act`.
-            generator: See `Agent.act`.
+            obs: `(O,)` or `(n, O)`, environment units.
+            remaining_budget: z, a number or `(n,)`, in cost units; `math.inf` for no constraint.
+            remaining_steps: Steps up to the time limit, this one included; a number or `(n,)`.
+            generator: Gives the random numbers; None goes on with the agent's own.
             return_candidates: Also returns the trajectories that were not chosen.
 
         Raises:
-            ValueError: See `Agent.act`.
+            ValueError: A shape is wrong, an observation is not finite, or a budget is NaN.
             FloatingPointError: The networks gave no finite action.
         """
-        states, budgets, steps = self._check_inputs(obs, remaining_budget, remaining_steps)
-        generator = self.generator if generator is None else generator
-        allowed = budgets - self.margin
-        chunk_size = max(1, MAX_TRAJECTORIES // self.planner.num_candidates)
-        chunks: list[Choice] = []
-        small = len(states) <= FEW_STATES and self.config.model.network == "mlp"
-        with torch.no_grad(), one_thread(small):
-            for first in range(0, len(states), chunk_size):
-                rows = slice(first, first + chunk_size)
-                inputs = (states[rows], allowed[rows], steps[rows])
-                chunks.append(self.planner(*inputs, generator))
-        trajectories, returns, costs, chosen, feasible = (
-            torch.cat(parts) for parts in zip(*chunks, strict=True)
-        )
-        candidates = self._candidates(trajectories, returns, costs, chosen)
-        of_plan = (np.arange(len(states)), candidates.chosen)
-        if not np.isfinite(candidates.actions[of_plan][:, 0]).all():
-            raise FloatingPointError(
-                "The plan has no finite action. Lower the penalty or the guidance_scale, or check "
-                "that the observation is like those in the training data."
-            )
+        states = self._check_inputs(obs, remaining_budget, remaining_steps)
+        return self._plan(states, generator, return_candidates)
+
+    def _plan(
+        self, states: States, generator: torch.Generator | None, return_candidates: bool = False
+    ) -> Plan:
+        choice = Choice(*map(torch.cat, zip(*self._in_chunks(self._choose, states, generator))))
+        candidates = self._candidates(choice)
+        of_plan = (np.arange(len(candidates.chosen)), candidates.chosen)
+        actions, budgets = candidates.actions[of_plan], self._budgets(states[1])
+        self._check_finite(torch.from_numpy(actions[:, 0]))
+        within = choice.costs <= (budgets - self.margin)[:, None]
+        least = choice.costs.nan_to_num(nan=math.inf).min(dim=1).values
         return Plan(
-            actions=candidates.actions[of_plan],
+            actions=actions,
             observations=candidates.observations[of_plan],
             predicted_return=candidates.predicted_return[of_plan],
             predicted_cost=candidates.predicted_cost[of_plan],
-            feasible=feasible.cpu().numpy(),
-            num_fitting=(costs <= allowed[:, None]).sum(dim=1).cpu().numpy(),
-            least_cost=costs.nan_to_num(nan=math.inf).min(dim=1).values.cpu().numpy(),
+            feasible=choice.feasible.cpu().numpy(),
+            num_fitting=within.sum(dim=1).cpu().numpy(),
+            least_cost=least.cpu().numpy(),
             remaining_budget=budgets.cpu().numpy(),
             margin=self.margin,
-            forecast=partial(keep_probability, self.calibration),
+            keep_probability=keep_probability(self.calibration, self.task, budgets, least),
             candidates=candidates if return_candidates else None,
         )
 
@@ -190,34 +161,31 @@ class TrebiAgent(Agent):
         num_samples: int = 64,
         generator: torch.Generator | None = None,
     ) -> Feasibility:
-        """How likely the budget is kept from here, by the agent and by the data's behavior.
+        """Estimates how likely a budget is kept from here, by the agent and by the data's behavior.
 
         Args:
-            obs: See `Agent.act`.
-            remaining_budget: See `Agent.act`.
-            remaining_steps: See `Agent.act`.
+            obs: `(O,)` or `(n, O)`, environment units.
+            remaining_budget: z, a number or `(n,)`, in cost units.
+            remaining_steps: Steps up to the time limit, this one included; a number or `(n,)`.
             num_samples: Trajectories of the behavior per state.
-            generator: See `Agent.act`.
+            generator: Gives the random numbers; None goes on with the agent's own.
 
         Raises:
-            ValueError: See `Agent.act`.
+            ValueError: A shape is wrong, an observation is not finite, or a budget is NaN.
         """
-        states, budgets, steps = self._check_inputs(obs, remaining_budget, remaining_steps)
-        generator = self.generator if generator is None else generator
-        keeps = self.plan(obs, remaining_budget, remaining_steps, generator=generator)
-        masses = []
-        with torch.no_grad():
-            for rows in torch.arange(len(states)).split(max(1, MAX_TRAJECTORIES // num_samples)):
-                of_rows = (states[rows], budgets[rows], steps[rows])
-                masses.append(
-                    safe_mass(self.planner, self.calibration, *of_rows, num_samples, generator)
-                )
-        return Feasibility(torch.cat(masses).cpu().numpy(), keeps.keep_probability)
+        states = self._check_inputs(obs, remaining_budget, remaining_steps)
+        plan = self._plan(states, generator)
+        given = (states[1].cpu(), torch.from_numpy(plan.least_cost))
+        of_agent = keep_probability(self.calibration, self.task, *given)
+        of_behavior = partial(safe_mass, self.planner.judge, self.calibration, num_samples)
+        size = max(1, MAX_TRAJECTORIES // num_samples)
+        masses = torch.cat(self._in_chunks(of_behavior, states, generator, size))
+        return Feasibility(masses.cpu().numpy(), of_agent)
 
     def margin_for(self, risk: float) -> float:
-        """What this agent would hold back of a budget for another risk, in cost units.
+        """Returns what this agent would hold back of a budget for another risk, in cost units.
 
-        It is for whoever changes the risk between episodes (see `AdaptiveRisk`): an agent loaded
+        It is for whoever changes the risk between episodes, as `AdaptiveRisk` does: an agent loaded
         with `risk=None` is told `remaining_budget - agent.margin_for(risk)`. A risk of 1 or more is
         no margin; one too small for the scores is an infinite one, with which every plan is the one
         that is predicted to cost least.
@@ -231,66 +199,67 @@ class TrebiAgent(Agent):
             return 0.0
         return math.inf if risk < self.calibration.least_risk else self.calibration.margin(risk)
 
-    def _candidates(
-        self, trajectories: Tensor, returns: Tensor, costs: Tensor, chosen: Tensor
-    ) -> Candidates:
-        """The candidates of all states, in environment units."""
-        unnormalized = self.normalizer.unnormalize(trajectories).cpu().numpy()
-        actions, observations = np.split(unnormalized, [self.task.act_dim], axis=-1)
-        numbers = (tensor.cpu().numpy() for tensor in (returns, costs, chosen))
-        return Candidates(actions, observations, *numbers)
+    def _act(
+        self, obs: Tensor, budget: Tensor, steps: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        choice, act_dim = self._choose(obs, budget, steps, generator), self.task.act_dim
+        rows = torch.arange(len(obs), device=obs.device)
+        first = choice.trajectories[rows, choice.chosen, 0, :act_dim]
+        return self.normalizer.to_environment(first, slice(act_dim))
 
-    def _state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        tensors = {f"networks/{name}": t for name, t in self.networks.state_dict().items()}
-        tensors |= {f"normalizer/{name}": t for name, t in vars(self.normalizer).items()}
-        if self.calibration is not None:
-            scores = {name: t for name, t in vars(self.calibration).items() if t is not None}
-            tensors |= {f"calibration/{name}": t for name, t in scores.items()}
-        return tensors, {"config": asdict(self.config)}
+    def _choose(
+        self, obs: Tensor, budget: Tensor, steps: Tensor, generator: torch.Generator
+    ) -> Choice:
+        return self.planner(obs, self._budgets(budget) - self.margin, steps, generator)
+
+    def _budgets(self, given: Tensor) -> Tensor:
+        """Returns the budgets to plan for, `(n,)`, margin included."""
+        return given
+
+    def _candidates(self, choice: Choice) -> Candidates:
+        """Returns the candidates of all states, in environment units."""
+        trajectories = self.normalizer.to_environment(choice.trajectories).cpu().numpy()
+        actions, observations = np.split(trajectories, [self.task.act_dim], axis=-1)
+        numbers = (choice.returns, choice.costs, choice.chosen)
+        return Candidates(actions, observations, *(tensor.cpu().numpy() for tensor in numbers))
+
+    def _parts(self) -> dict[str, Any]:
+        parts = {"networks": self.networks, "normalizer": self.normalizer}
+        return parts | ({} if self.calibration is None else {"calibration": self.calibration})
 
     @classmethod
-    def _from_state(
-        cls,
-        tensors: dict[str, Tensor],
-        document: dict[str, Any],
-        settings: dict[str, Any],
-        **common: Any,
+    def _from_parts(
+        cls, parts: Parts, config: TrebiConfig, task: Task, **common: Any
     ) -> "TrebiAgent":
-        config = config_from_json(document["config"]).override_planner(**settings)
-        task = common["task"]
-        networks = TrebiNetworks(config.model, task)
-        parts: dict[str, dict[str, Tensor]] = {"networks": {}, "normalizer": {}, "calibration": {}}
-        try:
-            for name, tensor in tensors.items():
-                group, _, key = name.partition("/")
-                parts[group][key] = tensor
-            networks.load_state_dict(parts["networks"])
-            normalizer = Normalizer(**parts["normalizer"])
-            scores = parts["calibration"]
-            calibration = Calibration(**scores) if scores else None
-        except (KeyError, RuntimeError, TypeError) as error:
-            raise CheckpointError(f"The checkpoint does not fit its own config: {error}") from error
-        return cls(networks, normalizer, config, calibration=calibration, **common)
+        networks = judge_of(config).networks_class(config.model, task)
+        networks.load_state_dict(parts.pop("networks"))
+        normalizer = Normalizer(**parts.pop("normalizer"))
+        scores = parts.pop("calibration", None)
+        calibration = None if scores is None else Calibration(**scores)
+        return cls(networks, normalizer, config, task, calibration, **common)
 
 
 class DiffuserAgent(TrebiAgent):
-    """TREBI that is always given an infinite budget."""
+    """Plans as TREBI with an infinite budget: plain Diffuser (Janner et al. 2022), to compare."""
 
     method: ClassVar[str] = "diffuser"
 
-    @classmethod
-    def of(cls, agent: TrebiAgent) -> "DiffuserAgent":
-        """The same networks, unconstrained."""
-        parts = (agent.networks, agent.normalizer, agent.config, agent.task, agent.calibration)
-        return cls(*parts, about=agent.about, device=agent.device, seed=agent.seed)
+    def _budgets(self, given: Tensor) -> Tensor:
+        return torch.full_like(given, math.inf)
 
-    def act(
-        self,
-        obs: npt.ArrayLike,
-        remaining_budget: npt.ArrayLike,
-        remaining_steps: npt.ArrayLike | None = None,
-        **options: Any,
-    ) -> FloatArray:
-        """See `Agent.act`; the budget is checked, and then ignored."""
-        self._check_inputs(obs, remaining_budget, remaining_steps)
-        return super().act(obs, math.inf, remaining_steps, **options)
+
+def judge_of(config: TrebiConfig) -> type[Judge]:
+    """Returns the class of what rates plans; nothing else asks which judge it is."""
+    judge: type[Judge] = JUDGES[config.model.judge]
+    return judge
+
+
+def planner_of(
+    networks: torch.nn.Module,
+    schedule: NoiseSchedule,
+    normalizer: Normalizer,
+    config: TrebiConfig,
+    task: Task,
+) -> Planner:
+    """Returns the planner of networks, as they are now."""
+    return Planner(judge_of(config)(Sampler(networks, schedule, normalizer, config, task)))

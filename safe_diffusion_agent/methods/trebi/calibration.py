@@ -17,6 +17,8 @@ quantile; of the windows, the same on average over data sets, if their episodes 
 (windows of one episode are not independent, so that few episodes make it coarse). It is a statement
 on recorded behavior and imagined episodes, marginal over states. A chosen plan is not a random
 window, and the agent's episodes are not the data's: for them the share has to be measured.
+
+`AdaptiveRisk` corrects the requested risk from episode to episode, by what happened.
 """
 
 import math
@@ -25,11 +27,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from safe_diffusion_agent.episodes import Episodes, is_held_out
-from safe_diffusion_agent.methods.trebi.config import TrebiConfig
-from safe_diffusion_agent.methods.trebi.planner import GuidedPlanner
-from safe_diffusion_agent.methods.trebi.windows import Windows
-
 
 @dataclass(frozen=True)
 class Calibration:
@@ -37,15 +34,15 @@ class Calibration:
 
     Attributes:
         underestimate: `(m,)`, cost less predicted cost of held-out windows.
-        overspend: `(n,)`, cost less budget of imagined episodes, or of pieces of them (see
-            `frontier_calibration.broken_promises`); None with `judge="values"`.
+        overspend: `(n,)`, cost less budget of imagined episodes, or of pieces of them; None with
+            `judge="values"`.
     """
 
     underestimate: Tensor
     overspend: Tensor | None = None
 
     def margin(self, risk: float) -> float:
-        """What to hold back, in cost units; >= 0.
+        """Returns what to hold back, in cost units; >= 0.
 
         Raises:
             ValueError: There are too few scores for so small a risk.
@@ -64,7 +61,7 @@ class Calibration:
         return [scores for scores in (self.underestimate, self.overspend) if scores is not None]
 
     def probability_within(self, slack: Tensor) -> Tensor:
-        """Probability that a cost is underestimated by no more than `slack`, both `(N,)`.
+        """Returns the probability that a cost is underestimated by no more than `slack`, `(N,)`.
 
         It is the share of the scores, and rises with the slack. That of a new score lies within
         1 / (2 (m + 1)) of it, so that it is never 0 or 1.
@@ -75,7 +72,7 @@ class Calibration:
 
 
 def conformal_quantile(scores: Tensor, risk: float) -> float:
-    """The smallest score that a new one exceeds with probability at most `risk`.
+    """Returns the smallest score that a new one exceeds with probability at most `risk`.
 
     Args:
         scores: `(n,)`, exchangeable with the new one.
@@ -96,59 +93,23 @@ def conformal_quantile(scores: Tensor, risk: float) -> float:
     return float(scores.sort().values[rank - 1])
 
 
-MAX_SCORES = 10_000  # windows that the cost value is asked about
-
-
-@torch.no_grad()
-def underestimated_values(planner: GuidedPlanner, windows: Windows) -> Tensor:
-    """Cost-to-go of windows less what the planner would expect of such candidates, `(m,)`.
-
-    Args:
-        planner: Its networks are trained.
-        windows: Of episodes that they were not trained on.
-    """
-    rows = torch.arange(0, len(windows), max(1, len(windows) // MAX_SCORES))
-    scores = []
-    for chosen in rows.split(1_000):
-        batch = windows.get(chosen)
-        _, cost_value = planner.values(batch.remaining_steps.to(torch.float32))
-        clean_step = torch.zeros(1, dtype=torch.int64, device=batch.costs.device)
-        scores.append(batch.costs - cost_value(batch.trajectories, clean_step))
-    return torch.cat(scores).cpu()
-
-
-def check_risk(config: TrebiConfig, episodes: Episodes) -> None:
-    """Finds out before a training whether its calibration will have enough scores.
-
-    Raises:
-        ValueError: It will not.
-    """
-    risk, frontier = config.planner.risk, config.frontier
-    if risk is None:
-        return
-    if config.model.judge == "values":
-        held_out = is_held_out(len(episodes.lengths), config.training.calibration_share)
-        num_windows, needed = int(episodes.lengths[held_out].sum()), math.ceil(1.0 / risk) - 1
-        if num_windows < needed:
-            raise ValueError(
-                f"A risk of {risk:g} needs {needed} steps of held-out data; there are "
-                f"{num_windows}. Set calibration_share=0.1 or more, use more data, or risk=None."
-            )
-        return
-    held_out = is_held_out(len(episodes.lengths), frontier.held_out_share)
-    num_windows = int((episodes.lengths[held_out] // config.model.horizon).sum())
-    needed = math.ceil(2.0 / risk) - 1
-    if min(num_windows, frontier.calibration_episodes) < needed:
-        raise ValueError(
-            f"A risk of {risk:g} needs {needed} calibration_episodes and as many windows of "
-            f"held-out data; there are {frontier.calibration_episodes} and {num_windows}. Use more "
-            "data, a larger risk, or risk=None for no margin."
-        )
-
-
 @dataclass(frozen=True)
 class AdaptiveRisk:
-    """The risk for the next episode. It is a value: an update gives a new one.
+    """The risk for the next episode, corrected after each one (Gibbs and Candes 2021).
+
+    After each episode the risk that the margin is taken from moves towards what was aimed at:
+
+        risk' = risk + rate * (target - 1[over budget])
+
+    It needs no assumption on the episodes, which may be chosen by an adversary. If an episode is
+    never over budget whose risk was 0 or less (where `TrebiAgent.margin_for` asks for the most
+    careful plans), then of the first T episodes at most
+
+        target + (first risk + rate) / (rate T)
+
+    are over budget. Where even the most careful plans overspend, which no margin can prevent, there
+    is no guarantee, and none is for a single episode, or for those of one state or budget among
+    others. It is a value: an update gives a new one.
 
     Attributes:
         target: Share of the episodes that may be over budget, in (0, 1).
@@ -179,5 +140,5 @@ class AdaptiveRisk:
         return self.target + self.shift
 
     def update(self, over_budget: bool) -> "AdaptiveRisk":
-        """The risk for the episode after one that was, or was not, over budget."""
+        """Returns the risk for the episode after one that was, or was not, over budget."""
         return replace(self, shift=self.shift + self.rate * (self.target - over_budget))

@@ -6,11 +6,19 @@ by default.
 """
 
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from functools import partial
+from typing import Literal
 
-from safe_diffusion_agent.errors import UnknownNameError
-from safe_diffusion_agent.methods.trebi.frontier_config import FrontierConfig
-from safe_diffusion_agent.settings import check, check_choices, from_json, override
+from safe_diffusion_agent.settings import check, check_choices, check_positive, check_shares, only
+
+# Settings that the other judge, or the other network, does not read.
+_values, _frontier = partial(only, judge="values"), partial(only, judge="frontier")
+_unet, _mlp = partial(only, network="unet"), partial(only, network="mlp")
+
+FRONTIER_SHARES = (
+    *("held_out_share", "target_rate", "branch_share"),
+    *("real_expectile", "alone_expectile", "branch_expectile"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +39,9 @@ class ModelConfig:
         cost_discount: gamma_c of the cost that the cost value predicts. None: the task's.
         time_to_go: Improvement: the value networks see how much of the episode is left.
         cost_quantiles: Improvement: quantiles that the cost value predicts beside the mean.
-        standardize_values: Improvement: value targets are standardised for the loss.
+        standardize_values: Improvement: value targets are standardized for the loss.
         judge: What candidates are judged by. `"values"`: the two value networks of the paper.
-            `"frontier"`: improvement: one-step models and the frontier critic, see `frontier`.
+            `"frontier"`: improvement: one-step models and the frontier critic.
         num_models: Frontier: members of the ensemble of one-step models.
         model_width: Frontier: width of their hidden layers.
         critic_width: Frontier: width of the critic's hidden layers.
@@ -42,20 +50,20 @@ class ModelConfig:
     network: Literal["unet", "mlp"] = "unet"
     horizon: int = 32
     diffusion_steps: int = 20
-    base_width: int = 32
-    width_mults: tuple[int, ...] = (1, 2, 4, 8)
-    mlp_width: int = 256
-    mlp_blocks: int = 2
-    mlp_value_width: int = 128
+    base_width: int = _unet(32)
+    width_mults: tuple[int, ...] = _unet((1, 2, 4, 8))
+    mlp_width: int = _mlp(256)
+    mlp_blocks: int = _mlp(2)
+    mlp_value_width: int = only(128, network="mlp", judge="values")
     discount: float | None = None
     cost_discount: float | None = None
-    time_to_go: bool = False
-    cost_quantiles: tuple[float, ...] = ()
-    standardize_values: bool = False
+    time_to_go: bool = _values(False)
+    cost_quantiles: tuple[float, ...] = _values(())
+    standardize_values: bool = _values(False)
     judge: Literal["values", "frontier"] = "values"
-    num_models: int = 3
-    model_width: int = 96
-    critic_width: int = 192
+    num_models: int = _frontier(3)
+    model_width: int = _frontier(96)
+    critic_width: int = _frontier(192)
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -85,14 +93,14 @@ class TrainingConfig:
     """How the networks are trained.
 
     Attributes:
-        num_steps: Optimiser steps; all three networks take one each.
+        num_steps: Optimizer steps; all three networks take one each.
         batch_size: Trajectories per gradient: 64 at once for Diffuser's two accumulated halves.
-        accumulate: Gradients summed per optimiser step.
+        accumulate: Gradients summed per optimizer step.
         learning_rate: Of Adam.
         decay_from: Share of the training after which the learning rate falls linearly to zero;
             1 keeps it constant.
         ema_decay: Decay of the average of the weights, which is what plans.
-        ema_interval: Optimiser steps between two updates of the average.
+        ema_interval: Optimizer steps between two updates of the average.
         ema_start: Until this step the average is a copy of the weights.
         first_action_weight: Weight of the first action in the denoising loss, 1 for all else.
         windows: `"inside"`: training trajectories start where all of them fits below the time
@@ -119,10 +127,10 @@ class TrainingConfig:
     ema_start: int = 2_000
     first_action_weight: float = 10.0
     windows: Literal["inside", "all"] = "inside"
-    clean_share: float = 0.0
-    calibration_share: float = 0.0
+    clean_share: float = _values(0.0)
+    calibration_share: float = _values(0.0)
     recorded_training: bool = False
-    termination_penalty: float = 0.0
+    termination_penalty: float = _values(0.0)
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -142,13 +150,14 @@ class PlannerConfig:
         num_candidates: K, trajectories sampled per state. Frontier: may be 0 with `critic_plans`.
         guidance_scale: alpha of Eq. 16.
         penalty: n of Eq. 14 and 16.
-        penalty_ramp: See `planners.budget_gradient`.
-        guidance_on: See `diffusion.sample`.
-        guidance_repeats: See `diffusion.sample`.
-        num_unguided_steps: See `diffusion.sample`.
-        sampling_steps: Improvement: steps that undo the noise, see `Schedule.respaced`. None: T.
+        penalty_ramp: Multiplies n by exp(min((C - z) / z, 1)), as the reference code may.
+        guidance_on: Where the gradient is added: to the `"mean"` of the next one (the paper),
+            or to the `"input"` of the denoiser (the reference code).
+        guidance_repeats: Gradients per denoising step.
+        num_unguided_steps: Last denoising steps, which take no guidance.
+        sampling_steps: Improvement: steps that undo the noise, spread evenly. None: T.
         precision: Improvement: of denoising and guidance; candidates are judged in float32.
-        execution: Improvement: how a plan is computed, see `execution`. `"eager"`: one operation
+        execution: Improvement: how a plan is computed. `"eager"`: one operation
             after the other. `"compiled"`: as machine code, which the first plan makes (it takes
             tens of seconds, and a C++ compiler). On a GPU it is then recorded, too; U-Nets are
             compiled there alone. `"recorded"`: eager, but recorded on a GPU.
@@ -160,29 +169,30 @@ class PlannerConfig:
         clip: Improvement: predicted clean trajectories are clipped to the action space and to the
             range of the observations in the data. Executed actions always are to the action space.
         critic_plans: Frontier: whether the critic's own plans are among the candidates.
-        bound: Frontier: how the rest of the budget is valued, see `frontier.BOUNDS`.
+        bound: Frontier: how the rest of the budget is valued: by the Lagrangian `"dual"`, or by the
+            best `"single"` behavior that fits.
         risk: Improvement: share of the episodes that may exceed the budget, as far as the
-            calibration tells; adds a margin, see `calibration`. None: none.
+            calibration tells; a margin is held back for it. None: none.
         budget_scale: What an evaluation multiplies budgets by at the start of an episode, when the
             planner's gamma_c is not the task's. The reference code does so on Pendulum and Reacher.
     """
 
     num_candidates: int = 64
-    guidance_scale: float = 0.1
-    penalty: float = 1000.0
-    penalty_ramp: bool = False
-    guidance_on: Literal["mean", "input"] = "mean"
-    guidance_repeats: int = 1
-    num_unguided_steps: int = 0
+    guidance_scale: float = _values(0.1)
+    penalty: float = _values(1000.0)
+    penalty_ramp: bool = _values(False)
+    guidance_on: Literal["mean", "input"] = _values("mean")
+    guidance_repeats: int = _values(1)
+    num_unguided_steps: int = _values(0)
     sampling_steps: int | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
     execution: Literal["eager", "compiled", "recorded"] = "eager"
-    score: Literal["final", "noised"] = "final"
-    cost_quantile: float | None = None
+    score: Literal["final", "noised"] = _values("final")
+    cost_quantile: float | None = _values(None)
     budget_margin: float = 0.0
     clip: bool = False
-    critic_plans: bool = True
-    bound: Literal["dual", "single"] = "dual"
+    critic_plans: bool = _frontier(True)
+    bound: Literal["dual", "single"] = _frontier("dual")
     risk: float | None = None
     budget_scale: float = 1.0
 
@@ -191,8 +201,78 @@ class PlannerConfig:
         risk = self.risk
         check(risk is None or 0.0 < risk < 1.0, "risk should be in (0, 1)", risk)
         check(self.guidance_repeats >= 1, "guidance_repeats should be >= 1", self.guidance_repeats)
-        for name in ("guidance_scale", "penalty", "num_unguided_steps", "budget_margin"):
+        for name in (
+            "num_candidates",
+            "guidance_scale",
+            "penalty",
+            "num_unguided_steps",
+            "budget_margin",
+        ):
             check(getattr(self, name) >= 0, f"{name} should be >= 0", getattr(self, name))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrontierConfig:
+    """How the one-step models and the frontier critic are trained; with `judge="frontier"` alone.
+
+    Attributes:
+        model_steps: Optimizer steps of the one-step models.
+        model_batch_size: Transitions per member and gradient.
+        model_learning_rate: Of Adam; falls linearly to zero.
+        held_out_share: Share of the episodes that the models do not see, on which they are judged.
+        model_tolerance: Plans are rolled out for as many steps as the models explain all but this
+            share of the variance on the held-out episodes; the critic stands for the rest.
+        critic_steps: Optimizer steps of the critic.
+        critic_batch_size: States per gradient, half of them real and half imagined.
+        critic_learning_rate: Of Adam; constant for one half, then falls linearly to zero.
+        target_rate: How far the target network moves towards the critic in a step.
+        real_steps: Longest real piece.
+        real_expectile: Expectile for real pieces, beside branches.
+        alone_expectile: The same where there are no branches to correct what is too hopeful.
+        branch_expectile: Expectile for the best of a state's branches.
+        branch_share: Share of imagined branches in a batch.
+        min_branch_steps: Models that are trusted for fewer steps imagine no branches, and no whole
+            episodes: the critic learns from the recorded ones alone.
+        max_margin: Share of the maximum budget. A critic that learned from branches and needs a
+            larger margin makes use of the models' errors; one that learned from the recorded
+            episodes alone takes its place if its margin is smaller.
+        num_branches: States that branches are imagined from at a time.
+        num_diffusion_branches: Branches per state that the diffusion model proposes.
+        branch_interval: Steps after which new branches are imagined.
+        calibration_episodes: Imagined episodes for the margin of `PlannerConfig.risk`; 0 leaves the
+            agent without calibration.
+    """
+
+    model_steps: int = _frontier(4_000)
+    model_batch_size: int = _frontier(256)
+    model_learning_rate: float = _frontier(2e-3)
+    held_out_share: float = _frontier(0.2)
+    model_tolerance: float = _frontier(0.1)
+    critic_steps: int = _frontier(20_000)
+    critic_batch_size: int = _frontier(512)
+    critic_learning_rate: float = _frontier(1e-3)
+    target_rate: float = _frontier(0.005)
+    real_steps: int = _frontier(8)
+    real_expectile: float = _frontier(0.9)
+    alone_expectile: float = _frontier(0.6)
+    branch_expectile: float = _frontier(0.6)
+    branch_share: float = _frontier(0.5)
+    min_branch_steps: int = _frontier(8)
+    max_margin: float = _frontier(0.5)
+    num_branches: int = _frontier(10_000)
+    num_diffusion_branches: int = _frontier(2)
+    branch_interval: int = _frontier(2_500)
+    calibration_episodes: int = _frontier(60)
+
+    def __post_init__(self) -> None:
+        check_shares(self, FRONTIER_SHARES)
+        positive = {field.name for field in fields(self)}
+        positive -= {"branch_share", "num_diffusion_branches", "calibration_episodes"}
+        check_positive(self, sorted(positive))
+
+    def imagines(self, trusted_steps: int) -> bool:
+        """Returns whether models trusted for so many steps give the critic branches."""
+        return self.branch_share > 0.0 and trusted_steps >= self.min_branch_steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,51 +292,6 @@ class TrebiConfig:
             f"cost_quantile should be None or one of {model.cost_quantiles}",
             planner.cost_quantile,
         )
-        least = 0 if model.judge == "frontier" and planner.critic_plans else 1
-        num_candidates, num_steps = planner.num_candidates, planner.sampling_steps
-        check(num_candidates >= least, f"num_candidates should be >= {least}", num_candidates)
+        num_steps = planner.sampling_steps
         fits = num_steps is None or 1 <= num_steps <= model.diffusion_steps
         check(fits, f"sampling_steps should be in 1 to {model.diffusion_steps}", num_steps)
-
-    def override(self, **settings: Any) -> "TrebiConfig":
-        """Returns a config with some settings of any group changed.
-
-        Raises:
-            UnknownNameError: There is no such setting.
-            ValueError: A value is out of range.
-        """
-        return override(self, settings)
-
-    def override_planner(self, **settings: Any) -> "TrebiConfig":
-        """Returns a config with some settings changed that training does not fix.
-
-        Raises:
-            UnknownNameError: There is no such setting in `PlannerConfig`.
-            ValueError: A value is out of range.
-        """
-        changeable = [name for name, group in SETTINGS.items() if group == "planner"]
-        for name in settings:
-            if name not in changeable:
-                raise UnknownNameError("planner setting", name, changeable)
-        return self.override(**settings)
-
-
-GROUPS: dict[str, Any] = {
-    "model": ModelConfig,
-    "training": TrainingConfig,
-    "frontier": FrontierConfig,
-    "planner": PlannerConfig,
-}
-# Every setting and the group that it belongs to.
-SETTINGS: dict[str, str] = {
-    field.name: group for group, cls in GROUPS.items() for field in fields(cls)
-}
-
-
-def config_from_json(document: dict[str, Any]) -> TrebiConfig:
-    """Rebuilds a config from `dataclasses.asdict` that went through JSON.
-
-    Raises:
-        UnknownNameError: It has a setting that this version does not know.
-    """
-    return from_json(TrebiConfig, document)

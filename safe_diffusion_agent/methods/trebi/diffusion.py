@@ -1,7 +1,7 @@
 """The diffusion model: trajectories, the noise on them, and the guided reverse process.
 
 A trajectory is H steps of actions and observations in one tensor `(N, H, D)`. Of the D = A + O
-dimensions the actions come first, as in Diffuser. All are normalised. What lies beyond the time
+dimensions the actions come first, as in Diffuser. All are normalized. What lies beyond the time
 limit of the episode can be masked with zeros.
 
 With a noise schedule beta_i and alpha_bar_i = prod_{j <= i} (1 - beta_j), and i = 0 .. T-1:
@@ -19,31 +19,32 @@ Nothing here knows what a budget is.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from safe_diffusion_agent.episodes import Episodes, mean_and_std
+
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 Guide = Callable[[Tensor, Tensor], Tensor]
+Condition = Callable[[Tensor], Tensor]
 
-# A dimension that varies by less than this, relative to its mean, is treated as constant: dividing
-# by its standard deviation would only amplify rounding errors.
-RELATIVE_STD_FLOOR = 1e-6
+# Moves trajectories under guidance: `(x, diffusion_step, variance, guide, repeats, condition)` to
+# where the denoiser is asked, and what is added to the mean.
+GuidedStep = Callable[..., tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
 class Normalizer:
-    """Gaussian normalisation, `(x - mean) / std`, as in Diffuser; all tensors are `(D,)`.
+    """Gaussian normalization, `(x - mean) / std`, as in Diffuser; all tensors are `(D,)`.
 
     Attributes:
         mean: Mean of each dimension, actions first, in environment units.
         std: Standard deviation; 1 for constant dimensions.
-        low: Smallest valid normalised value: the bound of the action space, or the smallest
+        low: Smallest valid normalized value: the bound of the action space, or the smallest
             observation in the data.
-        high: Largest valid normalised value.
+        high: Largest valid normalized value.
     """
 
     mean: Tensor
@@ -52,46 +53,41 @@ class Normalizer:
     high: Tensor
 
     @classmethod
-    def fit(
-        cls,
-        actions: npt.ArrayLike,
-        observations: npt.ArrayLike,
-        action_low: npt.ArrayLike,
-        action_high: npt.ArrayLike,
-    ) -> "Normalizer":
-        """Fits to `actions` `(N, A)` and `observations` `(M, O)`; the bounds are `(A,)`."""
-        parts = [np.asarray(actions, np.float64), np.asarray(observations, np.float64)]
-        mean = np.concatenate([part.mean(axis=0) for part in parts])
-        std = np.concatenate([part.std(axis=0) for part in parts])
-        std[std <= RELATIVE_STD_FLOOR * np.maximum(np.abs(mean), 1.0)] = 1.0
-        low = np.concatenate([np.asarray(action_low, np.float64), parts[1].min(axis=0)])
-        high = np.concatenate([np.asarray(action_high, np.float64), parts[1].max(axis=0)])
+    def fit(cls, episodes: Episodes) -> "Normalizer":
+        """Returns the normalizer of a dataset."""
+        observed = np.asarray(episodes.observations, np.float64)
+        parts = zip(mean_and_std(episodes.actions), mean_and_std(observed), strict=True)
+        mean, std = (np.concatenate(part) for part in parts)
+        low = np.concatenate([episodes.action_low.astype(np.float64), observed.min(axis=0)])
+        high = np.concatenate([episodes.action_high.astype(np.float64), observed.max(axis=0)])
         arrays = (mean, std, (low - mean) / std, (high - mean) / std)
         return cls(*(torch.tensor(array, dtype=torch.float32) for array in arrays))
 
     def to(self, device: torch.device | str) -> "Normalizer":
-        """The same on another device."""
+        """Returns the same on another device."""
         return Normalizer(*(t.to(device) for t in (self.mean, self.std, self.low, self.high)))
 
-    def normalize(self, x: Tensor, dims: slice = slice(None)) -> Tensor:
-        """Normalises `x` `(*, number of dims)`, whose last axis holds the dimensions `dims`."""
-        return (x - self.mean[dims]) / self.std[dims]
-
     def observations(self, observations: Tensor) -> Tensor:
-        """Normalises observations `(*, O)`, which are the last dimensions."""
-        return self.normalize(observations, slice(-observations.shape[-1], None))
+        """Normalizes observations `(*, O)`."""
+        return (observations - self.mean[-observations.shape[-1] :]) / (
+            self.std[-observations.shape[-1] :]
+        )
 
     def actions(self, actions: Tensor) -> Tensor:
-        """Normalises actions `(*, A)`, which are the first dimensions."""
-        return self.normalize(actions, slice(actions.shape[-1]))
+        """Normalizes actions `(*, A)`."""
+        return (actions - self.mean[: actions.shape[-1]]) / self.std[: actions.shape[-1]]
 
-    def unnormalize(self, x: Tensor, dims: slice = slice(None)) -> Tensor:
-        """Undoes `normalize`."""
+    def trajectories(self, trajectories: Tensor) -> Tensor:
+        """Normalizes trajectories `(*, D)`, actions first."""
+        return (trajectories - self.mean) / self.std
+
+    def to_environment(self, x: Tensor, dims: slice = slice(None)) -> Tensor:
+        """Undoes the normalization of the dimensions `dims`, `(*, number of them)`."""
         return x * self.std[dims] + self.mean[dims]
 
 
 def time_limit_mask(remaining_steps: Tensor, horizon: int, act_dim: int, dim: int) -> Tensor:
-    """Which entries of trajectories lie before the time limit, `(B, H, D)` of zeros and ones.
+    """Returns 1 for entries of trajectories before the time limit, 0 for others; `(B, H, D)`.
 
     With r steps remaining `(B,)`, there are actions at positions k < r and observations at k <= r.
     """
@@ -102,8 +98,20 @@ def time_limit_mask(remaining_steps: Tensor, horizon: int, act_dim: int, dim: in
     return torch.cat([has_action, has_observation], dim=-1).to(torch.float32)
 
 
+def starting_in(first_observation: Tensor, mask: Tensor | float = 1.0) -> Condition:
+    """Returns what imposes first observations `(N, O)`, and zeros where the mask has them."""
+    act_dims = -first_observation.shape[1]
+
+    def condition(x: Tensor) -> Tensor:
+        x = x * mask
+        x[:, 0, act_dims:] = first_observation
+        return x
+
+    return condition
+
+
 @dataclass(frozen=True)
-class Schedule:
+class NoiseSchedule:
     """Coefficients of the diffusion process, each `(T,)`, float32 but for the first.
 
     Attributes:
@@ -123,8 +131,8 @@ class Schedule:
     rows: list[tuple[Tensor, int, float, float, float]]
 
     @classmethod
-    def cosine(cls, num_steps: int, device: torch.device | str = "cpu") -> "Schedule":
-        """The cosine schedule (Nichol & Dhariwal 2021) with s = 0.008 and beta <= 0.999."""
+    def cosine(cls, num_steps: int, device: torch.device | str = "cpu") -> "NoiseSchedule":
+        """Returns the cosine schedule (Nichol & Dhariwal 2021) with s = 0.008 and beta <= 0.999."""
         s = 0.008
         grid = torch.linspace(0.0, num_steps, num_steps + 1, dtype=torch.float64) / num_steps
         signal = torch.cos((grid + s) / (1.0 + s) * math.pi / 2.0) ** 2
@@ -133,7 +141,9 @@ class Schedule:
         return cls._of(torch.arange(num_steps), alpha_bar, torch.device(device))
 
     @classmethod
-    def _of(cls, diffusion_steps: Tensor, alpha_bar: Tensor, device: torch.device) -> "Schedule":
+    def _of(
+        cls, diffusion_steps: Tensor, alpha_bar: Tensor, device: torch.device
+    ) -> "NoiseSchedule":
         previous = torch.cat([torch.ones(1, dtype=torch.float64), alpha_bar[:-1]])
         betas = 1.0 - alpha_bar / previous
         columns = [
@@ -151,8 +161,8 @@ class Schedule:
         alpha_bar, clean_weight, noised_weight, variance = (c.to(device) for c in columns)
         return cls(steps, alpha_bar, clean_weight, noised_weight, variance, rows)
 
-    def respaced(self, num_steps: int) -> "Schedule":
-        """The same forward process, undone in fewer and longer steps (Nichol & Dhariwal 2021).
+    def respaced(self, num_steps: int) -> "NoiseSchedule":
+        """Returns the same process, undone in fewer and longer steps (Nichol & Dhariwal 2021).
 
         The steps are spread evenly from the noisiest one down: none is spent on trajectories
         that are almost clean ("trailing", Lin et al. 2024).
@@ -173,7 +183,7 @@ class Schedule:
         return len(self.alpha_bar)
 
     def draw_noise(self, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
-        """All noise of a reverse process, `(S, N, H, D)`: one draw to begin with, one per step.
+        """Returns all noise of a reverse process, `(S, N, H, D)`: one draw at first, one per step.
 
         Args:
             shape: (N, H, D).
@@ -186,37 +196,59 @@ class Schedule:
         return noise.to(self.alpha_bar.device)
 
     def add_noise(self, clean: Tensor, diffusion_step: Tensor, noise: Tensor) -> Tensor:
-        """Forward process: `clean` and `noise` `(N, H, D)` at steps `(N,)` -> `(N, H, D)`."""
+        """Noises trajectories: `clean` and `noise` `(N, H, D)` at steps `(N,)` -> `(N, H, D)`."""
         alpha_bar = self.alpha_bar[diffusion_step][:, None, None]
         return alpha_bar.sqrt() * clean + (1.0 - alpha_bar).sqrt() * noise
+
+
+def paper_step(
+    x: Tensor, step: Tensor, variance: float, guide: Guide, repeats: int, condition: Condition
+) -> tuple[Tensor, Tensor]:
+    """Takes g at tau^i, and adds V_i g to the mean (Lin et al. 2023, Alg. 1, line 11)."""
+    del condition
+    shift = torch.zeros_like(x)
+    for _ in range(repeats):
+        shift = shift + variance * guide(x + shift, step)
+    return x, shift
+
+
+def reference_step(
+    x: Tensor, step: Tensor, variance: float, guide: Guide, repeats: int, condition: Condition
+) -> tuple[Tensor, Tensor]:
+    """Adds V_i g to tau^i before the mean is computed, as the reference code does."""
+    for _ in range(repeats):
+        x = condition(x + variance * guide(x, step))
+    return x, torch.zeros_like(x)
+
+
+GUIDED_STEPS: dict[str, GuidedStep] = {"mean": paper_step, "input": reference_step}
 
 
 @torch.no_grad()
 def sample(
     denoiser: Denoiser,
-    schedule: Schedule,
+    schedule: NoiseSchedule,
     noise: Tensor,
-    condition: Callable[[Tensor], Tensor],
+    condition: Condition,
     guide: Guide | None = None,
     *,
-    guidance_on: Literal["mean", "input"] = "mean",
+    guided_step: GuidedStep = paper_step,
     guidance_repeats: int = 1,
     num_unguided_steps: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Runs the reverse process (Lin et al. 2023, Alg. 1, lines 3-13).
 
     With the noise given, it is a function of tensors which waits for none of their values: it can
-    be compiled, or recorded and replayed (see `execution`).
+    be compiled, or recorded and replayed.
 
     Args:
         denoiser: Maps noised trajectories `(N, H, D)` and a diffusion step `(1,)` to clean ones.
         schedule: Coefficients, on the device of the trajectories.
-        noise: `(S, N, H, D)`, see `Schedule.draw_noise`.
+        noise: `(S, N, H, D)`, as the schedule draws it.
         condition: Imposes what is known of the trajectories; applied after every change (line 12).
         guide: Maps trajectories and a diffusion step to the gradient g. None samples unguided.
-        guidance_on: `"mean"`: g is taken at tau^i and V_i g added to the mean (the paper, line 11).
-            `"input"`: V_i g is added to tau^i before the mean is computed (the reference code).
-        guidance_repeats: How often that is done per step, each time from the moved trajectories.
+        guided_step: How g moves the trajectories: `paper_step` or `reference_step`.
+        guidance_repeats: How often per step, each time from the moved trajectories.
         num_unguided_steps: The last steps i < num_unguided_steps take no guidance.
 
     Returns:
@@ -224,18 +256,11 @@ def sample(
     """
     draws = iter(noise)
     x = noised = condition(next(draws))
-    for diffusion_step, i, clean_weight, noised_weight, variance in reversed(schedule.rows):
-        guided = guide is not None and variance > 0.0 and i >= num_unguided_steps
+    for step, i, clean_weight, noised_weight, variance in reversed(schedule.rows):
         noised, shift = x, torch.zeros_like(x)
-        for _ in range(guidance_repeats if guided else 0):
-            assert guide is not None
-            at = noised if guidance_on == "input" else noised + shift
-            step = variance * guide(at, diffusion_step)
-            if guidance_on == "input":
-                noised = condition(noised + step)
-            else:
-                shift = shift + step
-        clean = denoiser(noised, diffusion_step)
+        if guide is not None and variance > 0.0 and i >= num_unguided_steps:
+            noised, shift = guided_step(x, step, variance, guide, guidance_repeats, condition)
+        clean = denoiser(noised, step)
         mean = clean_weight * clean + noised_weight * noised + shift
         if variance > 0.0:
             mean = mean + math.sqrt(variance) * next(draws)

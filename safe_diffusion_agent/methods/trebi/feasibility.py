@@ -19,15 +19,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from safe_diffusion_agent.episodes import FloatArray, Task
 from safe_diffusion_agent.methods.trebi.calibration import Calibration
-from safe_diffusion_agent.methods.trebi.frontier.planner import FrontierPlanner, imagined_costs
-from safe_diffusion_agent.methods.trebi.plan import FloatArray
-from safe_diffusion_agent.methods.trebi.planner import GuidedPlanner
+from safe_diffusion_agent.methods.trebi.planner import Judge
 
 
 @dataclass(frozen=True)
 class Feasibility:
-    """How likely a budget is kept, for n states.
+    """Estimates how likely a budget is kept, for n states.
 
     Attributes:
         safe_mass: `(n,)`, estimated probability that the data's behavior keeps it.
@@ -43,57 +42,54 @@ class Feasibility:
 
 
 def keep_probability(
-    calibration: Calibration | None, budget: FloatArray, least_cost: FloatArray
+    calibration: Calibration | None, task: Task, budget: Tensor, least_cost: Tensor
 ) -> FloatArray:
-    """See `Feasibility`, `(n,)`.
+    """Returns the estimated probability that an agent can keep a budget, `(n,)`.
 
     Args:
-        calibration: Errors of the predicted costs.
+        calibration: Errors of the predicted costs. None: there are no errors.
+        task: Says whether a cost may be negative.
         budget: z, `(n,)`.
         least_cost: The least predicted cost among a state's candidates, `(n,)`.
     """
-    given = (torch.tensor(values, dtype=torch.float32) for values in (budget, least_cost))
-    probability: FloatArray = _probability_within(calibration, *given).cpu().numpy()
-    return probability
+    probability = _within(calibration, budget, least_cost)
+    if not task.costs_may_be_negative:
+        probability = torch.where(budget < 0.0, 0.0, probability)
+    result: FloatArray = probability.cpu().numpy()
+    return result
 
 
 def safe_mass(
-    planner: GuidedPlanner | FrontierPlanner,
+    judge: Judge,
     calibration: Calibration | None,
+    num_samples: int,
     obs: Tensor,
     budget: Tensor,
     steps: Tensor,
-    num_samples: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """See `Feasibility`, `(B,)`.
+    """Returns the estimated probability that the data's behavior keeps a budget, `(B,)`.
 
     Args:
-        planner: Gives trajectories, and what they cost.
-        calibration: Errors of the cost value; not needed with the frontier.
+        judge: Says what the behavior goes on to spend.
+        calibration: Errors of its predictions, if it predicts. None: there are no errors.
+        num_samples: Trajectories per state.
         obs: `(B, O)`, in environment units.
         budget: z, `(B,)`.
         steps: `(B,)`, steps up to the time limit.
-        num_samples: Trajectories per state.
         generator: Gives the random numbers.
     """
-    rows = (obs.repeat_interleave(num_samples, 0), steps.repeat_interleave(num_samples, 0))
-    budgets = budget.repeat_interleave(num_samples, 0)
-    if isinstance(planner, FrontierPlanner):
-        within = (imagined_costs(planner, *rows, generator) <= budgets).to(budgets.dtype)
-    else:
-        trajectories, _ = planner.draw(*rows, planner.draw_noise(len(rows[0]), generator))
-        _, cost_value = planner.values(rows[1])
-        clean_step = torch.zeros(1, dtype=torch.int64, device=obs.device)
-        within = _probability_within(calibration, budgets, cost_value(trajectories, clean_step))
+    obs, budget, steps = (x.repeat_interleave(num_samples, 0) for x in (obs, budget, steps))
+    costs = judge.costs_of_behavior(obs, steps, generator)
+    within = _within(calibration if judge.predicts_costs else None, budget, costs)
+    if judge.predicts_costs and not judge.sampler.task.costs_may_be_negative:
+        within = torch.where(budget < 0.0, 0.0, within)
     return within.view(-1, num_samples).mean(dim=1)
 
 
-def _probability_within(
-    calibration: Calibration | None, budget: Tensor, predicted_cost: Tensor
-) -> Tensor:
-    """Probability that a cost, which is never negative, is within the budget, `(N,)`."""
+def _within(calibration: Calibration | None, budget: Tensor, predicted_cost: Tensor) -> Tensor:
+    """Returns the probability that a cost is within the budget, `(N,)`."""
     slack = budget - predicted_cost
     if calibration is None:
         return (slack >= 0.0).to(slack.dtype)
-    return torch.where(budget < 0.0, 0.0, calibration.probability_within(slack))
+    return calibration.probability_within(slack)

@@ -10,7 +10,7 @@ STEP_EMBEDDING_DIM = 16
 
 
 class MlpBlock(nn.Module):
-    """Residual block: layer normalisation, linear, SiLU, linear."""
+    """Residual block: layer normalization, linear, SiLU, linear."""
 
     def __init__(self, width: int):
         super().__init__()

@@ -1,12 +1,11 @@
 """What a plan is: typed outputs of the planner. n states, K candidates, horizon H."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float32]
+from safe_diffusion_agent.episodes import FloatArray
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,8 @@ class Plan:
         least_cost: `(n,)`, the least that any candidate is predicted to cost.
         remaining_budget: `(n,)`, z that the plan was made for, in cost units.
         margin: What the planner held back of it, in cost units.
-        forecast: Maps budgets and least costs, `(n,)` each, to the probability that they are kept.
+        keep_probability: `(n,)`, estimated probability that the agent can keep the budget: that the
+            least cost among its candidates is not underestimated by more than there is to spare.
         candidates: All candidates, if asked for.
     """
 
@@ -58,16 +58,11 @@ class Plan:
     least_cost: FloatArray
     remaining_budget: FloatArray
     margin: float
-    forecast: Callable[[FloatArray, FloatArray], FloatArray] = field(repr=False)
+    keep_probability: FloatArray
     candidates: Candidates | None = None
 
-    @property
-    def keep_probability(self) -> FloatArray:
-        """Estimated probability that the agent can keep the budget, `(n,)`; see `Feasibility`."""
-        return self.forecast(self.remaining_budget, self.least_cost)
-
     def explain(self, index: int = 0) -> str:
-        """The decision for one state in words.
+        """Returns the decision for one state in words.
 
         Args:
             index: Of the state, 0 <= index < n.

@@ -8,27 +8,34 @@ choice among candidates. With return R(tau), cost C(tau), remaining budget z and
 has the gradient alpha (grad R - n 1[C > z] grad C).
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from safe_diffusion_agent.compute import executable
 from safe_diffusion_agent.episodes import Task
 from safe_diffusion_agent.methods.trebi.config import TrebiConfig
 from safe_diffusion_agent.methods.trebi.diffusion import (
+    GUIDED_STEPS,
     Guide,
+    NoiseSchedule,
     Normalizer,
-    Schedule,
     sample,
+    starting_in,
     time_limit_mask,
 )
-from safe_diffusion_agent.methods.trebi.networks import TrebiNetworks, in_precision
+from safe_diffusion_agent.methods.trebi.networks import (
+    ValueNetworks,
+    diffusion_networks,
+    in_precision,
+)
+from safe_diffusion_agent.settings import check
 
-Value = Callable[[Tensor, Tensor], Tensor]
 TrajectoryValue = Callable[[Tensor], Tensor]
+TensorPair = tuple[Tensor, Tensor]
 
 
 def budget_gradient(
@@ -42,7 +49,7 @@ def budget_gradient(
     penalty_ramp: bool = False,
     skip_idle_cost: bool = True,
 ) -> Tensor:
-    """Gradient that raises the return and, over budget, lowers the cost (Eq. 16; Alg. 1, 5-9).
+    """Returns what raises the return and, over budget, lowers the cost (Eq. 16; Alg. 1, 5-9).
 
     Args:
         trajectories: Noised candidates, `(N, H, D)`.
@@ -51,11 +58,9 @@ def budget_gradient(
         cost_value: The same for the cost, in cost units. A NaN counts as over budget.
         guidance_scale: alpha, > 0.
         penalty: n, >= 0.
-        penalty_ramp: Multiplies n by exp(min((C - z) / z, 1)), which the reference code does by
-            default (its `guide_type 0`) and its published experiments do not.
+        penalty_ramp: Multiplies n by exp(min((C - z) / z, 1)), the reference code's `guide_type 0`.
         skip_idle_cost: Whether to look if anyone is over budget, and to leave out the cost's
-            gradient if nobody is. That is half of the work; but a GPU has to be waited for, and a
-            plan that is compiled or recorded cannot look.
+            gradient, half of the work, if nobody is. Compiled and recorded plans cannot look.
 
     Returns:
         The gradient, `(N, H, D)`, before multiplication by the step's variance.
@@ -80,9 +85,9 @@ def select_candidate(
 ) -> tuple[Tensor, Tensor]:
     """Chooses, for each state, the plan to execute (Lin et al. 2023, App. D).
 
-    It is the candidate of the highest predicted return among those whose predicted cost is within
-    the budget. If there is none (the paper does not say), it is the one of the lowest cost, as in
-    the reference code. A candidate with a NaN is chosen last.
+    It is the one of the highest predicted return among those whose predicted cost is within the
+    budget; if there is none, that of the lowest cost, as in the reference code (the paper does not
+    say). A candidate with a NaN is chosen last.
 
     Args:
         predicted_return: `(B, K)`.
@@ -95,74 +100,127 @@ def select_candidate(
     broken = predicted_return.isnan() | predicted_cost.isnan()
     within_budget = (predicted_cost <= remaining_budget[:, None]) & ~broken
     feasible = within_budget.any(dim=1)
-    largest = torch.finfo(
-        predicted_cost.dtype
-    ).max  # an infinite prediction is not yet a broken one
-    best = (
-        predicted_return.clamp(min=-largest).masked_fill(~within_budget, -torch.inf).argmax(dim=1)
-    )
+    largest = torch.finfo(predicted_cost.dtype).max  # infinite predictions are not yet broken ones
+    finite_return = predicted_return.clamp(min=-largest)
+    best = finite_return.masked_fill(~within_budget, -torch.inf).argmax(dim=1)
     cheapest = predicted_cost.clamp(max=largest).masked_fill(broken, torch.inf).argmin(dim=1)
     return torch.where(feasible, best, cheapest), feasible
 
 
 class Choice(NamedTuple):
-    """Candidates of B states, K each, and the chosen ones.
+    """Candidates of B states, K each, and the chosen ones."""
 
-    Attributes:
-        trajectories: `(B, K, H, A + O)`, normalised.
-        returns: `(B, K)`, predicted up to the end of the episode.
-        costs: `(B, K)`, the same; see `Plan.predicted_cost`.
-        chosen: `(B,)`, index of the chosen candidate.
-        feasible: `(B,)`, whether it is predicted to keep the budget.
-    """
-
-    trajectories: Tensor
-    returns: Tensor
-    costs: Tensor
-    chosen: Tensor
-    feasible: Tensor
+    trajectories: Tensor  # `(B, K, H, A + O)`, normalized
+    returns: Tensor  # `(B, K)`, predicted up to the end of the episode
+    costs: Tensor  # `(B, K)`, the same
+    chosen: Tensor  # `(B,)`, index of the chosen candidate
+    feasible: Tensor  # `(B,)`, whether it is predicted to keep the budget
 
 
-class Planner(ABC):
-    """Plans for many states at once.
+class Sampler:
+    """Draws trajectories from the diffusion model.
 
     Args:
-        networks: Trained networks.
-        schedule: Noise schedule.
-        normalizer: What the networks were trained with.
+        networks: Trained networks, with a `denoiser`; `sampling_networks` are in the precision
+            that is sampled in.
+        schedule: Noise schedule, on their device.
+        normalizer: The one that they were trained with.
         config: Settings.
         task: Dimensions and time limit.
     """
 
     def __init__(
         self,
-        networks: TrebiNetworks,
-        schedule: Schedule,
+        networks: nn.Module,
+        schedule: NoiseSchedule,
         normalizer: Normalizer,
         config: TrebiConfig,
         task: Task,
     ):
-        self.networks, self.schedule, self.normalizer = networks, schedule, normalizer
-        self.config, self.task = config, task
+        self.config, self.task, self.normalizer = config, task, normalizer
+        self.networks: Any = networks
+        self.schedule = schedule
+        self.sampling_networks = in_precision(networks, config.planner.precision)
         num_steps = config.planner.sampling_steps or schedule.num_steps
         self._sampling_schedule = schedule.respaced(num_steps)
-        self._sampling_networks = in_precision(networks, config.planner.precision)
-        self._execute = executable(
-            self.plan,
-            config.planner.execution,
-            schedule.alpha_bar.device,
-            self._sampling_networks.unets() if config.model.network == "unet" else (),
+
+    def draw_noise(self, num: int, generator: torch.Generator) -> Tensor:
+        """Returns all noise for `num` trajectories, `(S, num, H, D)`."""
+        shape = (num, self.config.model.horizon, self.task.act_dim + self.task.obs_dim)
+        return self._sampling_schedule.draw_noise(shape, generator)
+
+    def draw(
+        self, obs: Tensor, steps: Tensor, noise: Tensor, guide: Guide | None = None
+    ) -> TensorPair:
+        """Returns N trajectories, and the noised ones before the last denoising; `(N, H, D)` each.
+
+        Args:
+            obs: First observations, `(N, O)`, in environment units.
+            steps: `(N,)`, steps up to the time limit.
+            noise: What `draw_noise` gave for N trajectories.
+            guide: Maps trajectories and a diffusion step to the gradient. None: unguided.
+        """
+        planner, act_dim = self.config.planner, self.task.act_dim
+        mask: Tensor | float = 1.0
+        if self.config.training.windows == "all":
+            dims = (act_dim, act_dim + self.task.obs_dim)
+            mask = time_limit_mask(steps, self.config.model.horizon, *dims)
+        return sample(
+            lambda x, step: self.clip(self.sampling_networks.denoiser(x, step)),
+            self._sampling_schedule,
+            noise,
+            starting_in(self.normalizer.observations(obs), mask),
+            guide,
+            guided_step=GUIDED_STEPS[planner.guidance_on],
+            guidance_repeats=planner.guidance_repeats,
+            num_unguided_steps=planner.num_unguided_steps,
         )
 
-    @property
-    def num_candidates(self) -> int:
-        """K, candidates per state."""
-        return self.config.planner.num_candidates
+    def clip(self, x: Tensor) -> Tensor:
+        """Clips to the action space and to the range of the observed, if the settings say so."""
+        clip = self.config.planner.clip
+        return x.clamp(self.normalizer.low, self.normalizer.high) if clip else x
+
+
+class Judge(Protocol):
+    """Rates plans of a sampler, and may add some of its own."""
+
+    networks_class: ClassVar[Any]  # called with `ModelConfig` and task
+    sampler: Sampler
+    num_candidates: int  # K, per state
+    looks_at_time: bool
+    predicts_costs: bool  # whether `costs_of_behavior` are predictions, which may be wrong
+    foresee: Any  # maps plans, state and steps to cost and return for each price, if there are any
+
+    def __init__(self, sampler: Sampler): ...
+
+    def candidates(
+        self, obs: Tensor, budget: Tensor, steps: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns trajectories `(B, K, H, D)`, and their return and cost, `(B, K)` each."""
+
+    def costs_of_behavior(self, obs: Tensor, steps: Tensor, generator: torch.Generator) -> Tensor:
+        """Returns what the data's behavior goes on to spend from N states, one sample each."""
+
+
+class Planner:
+    """Chooses, for many states at once, the best of several trajectories."""
+
+    def __init__(self, judge: Judge):
+        self.judge, sampler = judge, judge.sampler
+        self.config = sampler.config
+        large = self.config.model.network == "unet"
+        self._execute = executable(
+            self.plan,
+            self.config.planner.execution,
+            sampler.schedule.alpha_bar.device,
+            list(diffusion_networks(sampler.sampling_networks).values()) if large else (),
+        )
 
     def __call__(
         self, obs: Tensor, budget: Tensor, steps: Tensor, generator: torch.Generator
     ) -> Choice:
-        """Plans H steps from each state.
+        """Plans H steps from each of B states.
 
         Args:
             obs: `(B, O)`, in environment units.
@@ -170,125 +228,73 @@ class Planner(ABC):
             steps: `(B,)`, steps up to the time limit, >= 1.
             generator: Gives the random numbers.
         """
-        noise = self.draw_noise(len(obs) * self.config.planner.num_candidates, generator)
-        return self._execute(obs, budget, steps, noise)
-
-    @abstractmethod
-    def plan(self, obs: Tensor, budget: Tensor, steps: Tensor, noise: Tensor) -> Choice:
-        """The plan as a function of tensors, see `execution`.
-
-        Args:
-            obs: See `__call__`.
-            budget: See `__call__`.
-            steps: See `__call__`.
-            noise: Of the sampled candidates, see `draw_noise`.
-        """
-
-    def draw_noise(self, num: int, generator: torch.Generator) -> Tensor:
-        """Noise for `num` trajectories; see `diffusion.Schedule.draw_noise`."""
-        shape = (num, self.config.model.horizon, self.task.act_dim + self.task.obs_dim)
-        return self._sampling_schedule.draw_noise(shape, generator)
-
-    def draw(
-        self, obs: Tensor, steps: Tensor, noise: Tensor, guide: Guide | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Trajectories of the diffusion model, final ones and the noised ones before; `(N, H, D)`.
-
-        Args:
-            obs: First observations, `(N, O)`, in environment units.
-            steps: `(N,)`, steps up to the time limit.
-            noise: See `draw_noise`.
-            guide: See `diffusion.sample`.
-        """
-        planner = self.config.planner
-        final, noised = sample(
-            lambda x, i: self.clip(self._sampling_networks.denoiser(x, i)),
-            self._sampling_schedule,
-            noise,
-            self._condition(obs, steps),
-            guide,
-            guidance_on=planner.guidance_on,
-            guidance_repeats=planner.guidance_repeats,
-            num_unguided_steps=planner.num_unguided_steps,
-        )
-        return final, noised
-
-    def clip(self, x: Tensor) -> Tensor:
-        """Clips to the action space and to the range of the observed, if the settings say so."""
-        clip = self.config.planner.clip
-        return x.clamp(self.normalizer.low, self.normalizer.high) if clip else x
-
-    def _condition(self, obs: Tensor, steps: Tensor) -> Callable[[Tensor], Tensor]:
-        """Imposes the observation, and zeros beyond the time limit; one per row."""
-        act_dim, horizon = self.task.act_dim, self.config.model.horizon
-        first_observation = self.normalizer.normalize(obs, slice(act_dim, None))
-        mask = torch.ones((), device=obs.device)
-        if self.config.training.windows == "all":
-            mask = time_limit_mask(steps, horizon, act_dim, act_dim + self.task.obs_dim)
-
-        def condition(x: Tensor) -> Tensor:
-            x = x * mask
-            x[:, 0, act_dim:] = first_observation
-            return x
-
-        return condition
-
-
-class GuidedPlanner(Planner):
-    """Samples under guidance, and judges by the value networks (Lin et al. 2023, Alg. 1)."""
+        num = len(obs) * self.config.planner.num_candidates
+        return self._execute(obs, budget, steps, self.judge.sampler.draw_noise(num, generator))
 
     def plan(self, obs: Tensor, budget: Tensor, steps: Tensor, noise: Tensor) -> Choice:
-        """See `Planner`."""
-        planner = self.config.planner
-        num = planner.num_candidates
-        row_obs, row_budget, row_steps = (
-            tensor.repeat_interleave(num, 0) for tensor in (obs, budget, steps)
-        )
-        reward_value, cost_value = self.values(row_steps, self._sampling_networks)
-
-        def guide(x: Tensor, diffusion_step: Tensor) -> Tensor:
-            return budget_gradient(
-                x,
-                row_budget,
-                lambda y: reward_value(y, diffusion_step),
-                lambda y: cost_value(y, diffusion_step),
-                guidance_scale=planner.guidance_scale,
-                penalty=planner.penalty,
-                penalty_ramp=planner.penalty_ramp,
-                skip_idle_cost=planner.execution == "eager" and not x.is_cuda,
-            )
-
-        guided = planner.guidance_scale > 0
-        final, noised = self.draw(row_obs, row_steps, noise, guide if guided else None)
-        reward_value, cost_value = self.values(row_steps)
-        scored = final if planner.score == "final" else noised
-        clean_step = torch.zeros(1, dtype=torch.int64, device=obs.device)
-        returns = reward_value(scored, clean_step).view(-1, num)
-        costs = cost_value(scored, clean_step).view(-1, num)
-        trajectories = self.clip(final).view(len(obs), num, *final.shape[1:])
+        """Plans as a function of tensors, which looks at none of their values."""
+        trajectories, returns, costs = self.judge.candidates(obs, budget, steps, noise)
         return Choice(trajectories, returns, costs, *select_candidate(returns, costs, budget))
 
-    def values(self, steps: Tensor, networks: TrebiNetworks | None = None) -> tuple[Value, Value]:
-        """Reward and cost value, `(N, H, D)` and a diffusion step to `(N,)`.
 
-        Args:
-            steps: `(N,)`, steps up to the time limit.
-            networks: None: those in float32, which judge.
-        """
-        networks = networks or self.networks
-        model, quantile = self.config.model, self.config.planner.cost_quantile
+class ValueJudge:
+    """Samples under guidance, and rates by the value networks (Lin et al. 2023, Alg. 1)."""
+
+    networks_class: ClassVar[Any] = ValueNetworks
+    predicts_costs, foresee = True, None
+
+    def __init__(self, sampler: Sampler):
+        self.sampler, self.config = sampler, sampler.config
+        self.num_candidates = self.config.planner.num_candidates
+        check(self.num_candidates > 0, "num_candidates should be positive", self.num_candidates)
+        self.looks_at_time = self.config.model.time_to_go
+        quantile, quantiles = self.config.planner.cost_quantile, self.config.model.cost_quantiles
+        self._cost_column = 0 if quantile is None else 1 + quantiles.index(quantile)
+
+    def candidates(
+        self, obs: Tensor, budget: Tensor, steps: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns trajectories `(B, K, H, D)`, and their return and cost, `(B, K)` each."""
+        planner, num = self.config.planner, self.num_candidates
+        obs, budget, steps = (tensor.repeat_interleave(num, 0) for tensor in (obs, budget, steps))
+        guide = partial(self._gradient, budget, steps) if planner.guidance_scale > 0 else None
+        final, noised = self.sampler.draw(obs, steps, noise, guide)
+        returns, costs = self.rate(final if planner.score == "final" else noised, steps)
+        trajectories = self.sampler.clip(final).view(-1, num, *final.shape[1:])
+        return trajectories, returns.view(-1, num), costs.view(-1, num)
+
+    def rate(self, trajectories: Tensor, steps: Tensor) -> TensorPair:
+        """Returns return and cost of clean trajectories `(N, H, D)`, `(N,)` each, in float32."""
+        clean_step = torch.zeros(1, dtype=torch.int64, device=trajectories.device)
+        returns, costs = self._values(self.sampler.networks, steps, clean_step)
+        return returns(trajectories), costs(trajectories)
+
+    def costs_of_behavior(self, obs: Tensor, steps: Tensor, generator: torch.Generator) -> Tensor:
+        """Returns what the data's behavior goes on to spend from N states, one sample each."""
+        noise = self.sampler.draw_noise(len(obs), generator)
+        return self.rate(self.sampler.draw(obs, steps, noise)[0], steps)[1]
+
+    def _gradient(self, budget: Tensor, steps: Tensor, x: Tensor, diffusion_step: Tensor) -> Tensor:
+        planner = self.config.planner
+        return budget_gradient(
+            x,
+            budget,
+            *self._values(self.sampler.sampling_networks, steps, diffusion_step),
+            guidance_scale=planner.guidance_scale,
+            penalty=planner.penalty,
+            penalty_ramp=planner.penalty_ramp,
+            skip_idle_cost=planner.execution == "eager" and not x.is_cuda,
+        )
+
+    def _values(
+        self, networks: ValueNetworks, steps: Tensor, diffusion_step: Tensor
+    ) -> tuple[TrajectoryValue, TrajectoryValue]:
+        """Returns the values of reward and cost at a diffusion step, `(N, H, D)` to `(N,)` each."""
         time_to_go = None
-        if model.time_to_go:
-            assert self.task.max_episode_steps is not None
-            time_to_go = steps[:, None] / self.task.max_episode_steps
-        cost_column = 0 if quantile is None else 1 + model.cost_quantiles.index(quantile)
-
-        def reward_value(x: Tensor, diffusion_step: Tensor) -> Tensor:
-            values: Tensor = networks.reward(x, diffusion_step, time_to_go)
-            return values[:, 0]
-
-        def cost_value(x: Tensor, diffusion_step: Tensor) -> Tensor:
-            values: Tensor = networks.cost(x, diffusion_step, time_to_go)
-            return values[:, cost_column]
-
-        return reward_value, cost_value
+        if self.looks_at_time:
+            assert self.sampler.task.max_episode_steps is not None
+            time_to_go = steps[:, None] / self.sampler.task.max_episode_steps
+        return (
+            lambda x: networks.reward(x, diffusion_step, time_to_go)[:, 0],
+            lambda x: networks.cost(x, diffusion_step, time_to_go)[:, self._cost_column],
+        )

@@ -9,18 +9,30 @@ planners that take less time.
 from dataclasses import replace
 from typing import Any
 
-from safe_diffusion_agent.errors import UnknownNameError
 from safe_diffusion_agent.methods.trebi.config import TrebiConfig
+from safe_diffusion_agent.settings import change
+
+
+def _preset(base: TrebiConfig, name: str, **settings: Any) -> TrebiConfig:
+    return change(replace(base, preset=name), settings)
+
 
 PAPER = TrebiConfig(preset="paper")
 
-REFERENCE = replace(PAPER, preset="reference").override(
-    guidance_on="input", guidance_repeats=2, num_unguided_steps=2, score="noised"
+REFERENCE = _preset(
+    PAPER,
+    "reference",
+    guidance_on="input",
+    guidance_repeats=2,
+    num_unguided_steps=2,
+    score="noised",
 )
 
-# Gives up: the U-Net and most candidates, diffusion steps and optimiser steps, that is, detail in
+# Gives up: the U-Net and most candidates, diffusion steps and optimizer steps, that is, detail in
 # the trajectories. Gains: about a thousandth of the work per action. The method is the paper's.
-SMALL = replace(PAPER, preset="small").override(
+SMALL = _preset(
+    PAPER,
+    "small",
     network="mlp",
     diffusion_steps=10,
     num_steps=8_000,
@@ -35,7 +47,9 @@ SMALL = replace(PAPER, preset="small").override(
 # Gains: value networks that know how much of the episode is left and have seen its end; a cost
 # estimate on the careful side (0.9-quantile, 5 % margin), which lets a smaller penalty do.
 # results/ablation/ has what each improvement is worth.
-QUICK = replace(SMALL, preset="quick").override(
+QUICK = _preset(
+    SMALL,
+    "quick",
     time_to_go=True,
     cost_quantiles=(0.6, 0.75, 0.9),
     standardize_values=True,
@@ -54,7 +68,9 @@ QUICK = replace(SMALL, preset="quick").override(
 # Judges plans by what can still be reached, and not by what the data's behavior went on to do.
 # Gives up: guidance; the budget enters where candidates are judged. Gains: see results/frontier/.
 # It plans for the return that is reported, which is not discounted, also where costs are.
-FRONTIER = replace(QUICK, preset="frontier").override(
+FRONTIER = _preset(
+    QUICK,
+    "frontier",
     judge="frontier",
     discount=1.0,
     horizon=16,
@@ -73,13 +89,12 @@ FRONTIER = replace(QUICK, preset="frontier").override(
 
 # The same agent in less time: an agent trained as any of the three plans as the others do when
 # loaded with their settings below. What is given up: see results/latency/.
-FAST = replace(FRONTIER, preset="fast").override(sampling_steps=5, num_candidates=4)
-REALTIME = replace(FRONTIER, preset="realtime").override(
-    num_candidates=0
-)  # the critic's plans only
+FAST = _preset(FRONTIER, "fast", sampling_steps=5, num_candidates=4)
+REALTIME = _preset(FRONTIER, "realtime", num_candidates=0)  # the critic's plans only
 
-PRESETS: dict[str, TrebiConfig] = {
-    config.preset: config for config in (PAPER, SMALL, REFERENCE, QUICK, FRONTIER, FAST, REALTIME)
+GUIDED = {config.preset: config for config in (PAPER, SMALL, REFERENCE, QUICK)}
+PRESETS: dict[str, TrebiConfig] = GUIDED | {
+    config.preset: config for config in (FRONTIER, FAST, REALTIME)
 }
 
 # Where App. D has other values than for most tasks (and than for a task of one's own).
@@ -114,16 +129,3 @@ TASK_OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
         for preset in ("frontier", "fast", "realtime")
     },
 }
-
-
-def preset_config(preset: str, env_id: str | None = None, **settings: Any) -> TrebiConfig:
-    """The config of a preset: its own settings, then the task's, then the given ones.
-
-    Raises:
-        UnknownNameError: There is no such preset or setting.
-        ValueError: A value is out of range.
-    """
-    if preset not in PRESETS:
-        raise UnknownNameError("preset", preset, PRESETS)
-    of_task = TASK_OVERRIDES.get(preset, {}).get(env_id or "", {})
-    return PRESETS[preset].override(**(of_task | settings))

@@ -52,7 +52,7 @@ class StepEmbedding(nn.Module):
 
 
 class ConvBlock(nn.Sequential):
-    """Convolution of width 5, group normalisation over 8 groups, Mish."""
+    """Convolution of width 5, group normalization over 8 groups, Mish."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(

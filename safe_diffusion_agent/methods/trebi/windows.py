@@ -1,7 +1,7 @@
 """Training trajectories: windows of H steps cut out of whole episodes.
 
 A window starting at step s of an episode holds, at position k, the action and the observation of
-step s + k, actions first, normalised: `(H, D)`. One row past the last step holds the final
+step s + k, actions first, normalized: `(H, D)`. One row past the last step holds the final
 observation and no action; everything else beyond the end is zero.
 """
 
@@ -22,7 +22,7 @@ class Batch:
     """A batch of training trajectories.
 
     Attributes:
-        trajectories: `(B, H, D)`, normalised.
+        trajectories: `(B, H, D)`, normalized.
         mask: `(B, H, D)`: 0 beyond the time limit of the episode, 1 elsewhere.
         returns: `(B,)`, discounted return from the window's start to the episode's end.
         costs: `(B,)`, the same of the cost.
@@ -45,8 +45,10 @@ class Windows:
         horizon: H.
         discount: Of the return.
         cost_discount: gamma_c.
-        coverage: See `TrainingConfig.windows`.
-        termination_penalty: See `TrainingConfig.termination_penalty`.
+        coverage: `"inside"`: windows start where all of them fits below the time limit. `"all"`:
+            they start everywhere, and what lies beyond the limit is masked.
+        termination_penalty: Added to the last cost of episodes that terminate, and subtracted from
+            their last reward.
         device: Where the data live.
 
     Raises:
@@ -65,34 +67,27 @@ class Windows:
         termination_penalty: float = 0.0,
         device: torch.device | str = "cpu",
     ):
-        limit = episodes.max_episode_steps
-        self._horizon = horizon
+        limit, lengths = episodes.max_episode_steps, episodes.lengths
+        self._horizon, self._masked = horizon, coverage == "all"
         self._act_dim = episodes.actions.shape[1]
-        lengths = episodes.lengths
-        first_steps = np.cumsum(lengths) - lengths
-        # Position of each step in its episode, and its row among the T + 1 rows of each episode.
-        position = np.arange(lengths.sum()) - np.repeat(first_steps, lengths)
-        row = np.arange(lengths.sum()) + np.repeat(np.arange(len(lengths)), lengths)
-        last_row = np.repeat(np.cumsum(lengths + 1) - 1, lengths)
+        rows = np.zeros((len(episodes.observations), self._act_dim), np.float32)
+        rows[episodes.rows] = episodes.actions
+        trajectory = torch.tensor(np.concatenate([rows, episodes.observations], axis=1))
+        trajectory = normalizer.to("cpu").trajectories(trajectory)
+        trajectory[episodes.final_rows, : self._act_dim] = 0.0
+        self._rows = torch.cat([trajectory, torch.zeros(1, trajectory.shape[1])]).to(device)
 
-        raw_rows = np.zeros((len(episodes.observations), self._act_dim), np.float32)
-        raw_rows[row] = episodes.actions
-        rows = torch.tensor(np.concatenate([raw_rows, episodes.observations], axis=1))
-        rows = normalizer.to("cpu").normalize(rows)
-        final_rows = np.cumsum(lengths + 1) - 1
-        rows[final_rows, : self._act_dim] = 0.0
-        self._rows = torch.cat([rows, torch.zeros(1, rows.shape[1])]).to(device)
-
-        penalty = np.zeros(len(position))
-        penalty[np.cumsum(lengths) - 1] = termination_penalty * episodes.terminated
+        penalty = np.zeros(len(episodes.rewards))
+        penalty[episodes.last_steps] = termination_penalty * episodes.terminated
         returns = values_to_go(episodes.rewards - penalty, lengths, discount)
         costs = values_to_go(episodes.costs + penalty, lengths, cost_discount)
 
-        remaining = (limit or 0) - position
-        starts = _starts(position, lengths, limit, horizon, coverage)
-        self._masked = coverage == "all"
+        remaining = (limit or 0) - episodes.positions
+        last_row = np.repeat(episodes.final_rows, lengths)
+        starts = _starts(episodes, horizon, coverage)
         self._row, self._last_row, self._remaining = (
-            torch.tensor(array[starts], device=device) for array in (row, last_row, remaining)
+            torch.tensor(array[starts], device=device)
+            for array in (episodes.rows, last_row, remaining)
         )
         self._returns, self._costs = (
             torch.tensor(array[starts], dtype=torch.float32, device=device)
@@ -120,7 +115,7 @@ class Windows:
         return self.get(chosen)
 
     def get(self, chosen: Tensor) -> Batch:
-        """The windows of the given indices `(B,)`."""
+        """Returns the windows of the given indices `(B,)`."""
         offsets = torch.arange(self._horizon, device=self._row.device)
         rows = self._row[chosen, None] + offsets
         beyond = len(self._rows) - 1  # a row of zeros
@@ -142,21 +137,18 @@ class Windows:
 
 
 def _starts(
-    position: npt.NDArray[np.int64],
-    lengths: npt.NDArray[np.int64],
-    limit: int | None,
-    horizon: int,
-    coverage: Literal["inside", "all"],
+    episodes: Episodes, horizon: int, coverage: Literal["inside", "all"]
 ) -> npt.NDArray[np.int64]:
-    """Indices of the steps at which a window starts."""
+    """Returns the indices of the steps at which a window starts."""
+    limit, longest = episodes.max_episode_steps, int(episodes.lengths.max())
     if coverage == "all":
         if limit is None:
             raise ValueError("windows='all' needs a dataset whose episodes have a time limit.")
-        return np.arange(len(position))
-    starts = np.flatnonzero(position <= (limit or int(lengths.max())) - horizon)
+        return np.arange(len(episodes.rewards))
+    starts = np.flatnonzero(episodes.positions <= (limit or longest) - horizon)
     if len(starts) == 0:
         raise ValueError(
-            f"No episode is as long as the horizon {horizon} (the longest has {lengths.max()} "
-            "steps). Use a smaller horizon, or windows='all'."
+            f"No episode is as long as the horizon {horizon} (the longest has {longest} steps). "
+            "Use a smaller horizon, or windows='all'."
         )
     return starts

@@ -19,7 +19,7 @@ from safe_diffusion_agent.data.collection import (
 )
 from safe_diffusion_agent.data.manifest import MANIFEST, capped, collect_all
 from safe_diffusion_agent.data.reading import load_episodes
-from safe_diffusion_agent.data.recording import NUM_ENVS, episode_seed, roll_out
+from safe_diffusion_agent.data.recording import NUM_ENVS, episode_seed, record_episodes
 from safe_diffusion_agent.data.sac import SacTraining, Snapshot
 from safe_diffusion_agent.errors import DatasetError, UnknownNameError
 from safe_diffusion_agent.experiments import stages as pipeline
@@ -107,13 +107,13 @@ def noisy_policy(observations):
 
 def test_interrupted_rollouts_are_the_uninterrupted_ones(tmp_path):
     num_steps = (NUM_ENVS + 3) * 200
-    expected = list(roll_out(noisy_policy, ENV_ID, num_steps, 5, tmp_path / "whole"))
-    interrupted = roll_out(noisy_policy, ENV_ID, num_steps, 5, tmp_path / "cut")
+    expected = list(record_episodes(noisy_policy, ENV_ID, num_steps, 5, tmp_path / "whole"))
+    interrupted = record_episodes(noisy_policy, ENV_ID, num_steps, 5, tmp_path / "cut")
     for _ in range(4):
         next(interrupted)
     torch.manual_seed(123)  # another process would have another state
     before = torch.get_rng_state()
-    resumed = list(roll_out(noisy_policy, ENV_ID, num_steps, 5, tmp_path / "cut"))
+    resumed = list(record_episodes(noisy_policy, ENV_ID, num_steps, 5, tmp_path / "cut"))
     assert torch.equal(torch.get_rng_state(), before)
     assert len(resumed) == len(expected) == NUM_ENVS + 3
     for mine, theirs in zip(resumed, expected, strict=True):
@@ -211,8 +211,16 @@ def test_max_budget_is_measured_and_stored(datasets, tiny_agent):
     dataset_id = datasets["replay"]
     before = load_episodes(dataset_id)
     assert before.max_budget == before.metadata["paper_max_budget"] == 60.0
-    measured = pipeline.measure_max_budget(dataset_id)
-    assert measured["max_budget"] == pytest.approx(before.episode_costs.mean())
+    with pytest.raises(ValueError, match="replay-v0' is 0: a budget should be positive"):
+        pipeline.measure_max_budget(dataset_id, cost_fn=lambda obs, *_: 0.0 * obs[:, 0])
+    assert load_episodes(dataset_id).metadata == before.metadata, "nothing is stored"
+
+    def torque(obs, actions, *_):
+        return np.abs(actions[:, 0])  # so short a training may never reach what costs
+
+    measured = pipeline.measure_max_budget(dataset_id, cost_fn=torque)
+    costs = load_episodes(dataset_id, cost_fn=torque).episode_costs
+    assert measured["max_budget"] == pytest.approx(costs.mean())
     assert measured["paper_max_budget"] == 60.0
     after = load_episodes(dataset_id)
     assert after.max_budget == measured["max_budget"]

@@ -9,8 +9,8 @@ from safe_diffusion_agent.experiments.inspection import (
     facts,
     held_back_too_much,
 )
+from safe_diffusion_agent.methods.table import METHODS
 from safe_diffusion_agent.methods.trebi.fit import fit
-from safe_diffusion_agent.methods.trebi.presets import preset_config
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def frontier_agent(tiny_episodes):
         "num_steps": 10, "model_steps": 20, "critic_steps": 10, "num_branches": 30, "horizon": 8,
         "calibration_episodes": 0, "risk": None, "num_candidates": 3,
     }  # fmt: skip
-    return fit(tiny_episodes, preset_config("frontier", **settings))[0]
+    return fit(tiny_episodes, METHODS["trebi"].config("frontier", **settings))[0]
 
 
 def test_the_curves_explain_the_choice(frontier_agent):

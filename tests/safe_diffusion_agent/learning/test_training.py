@@ -10,7 +10,7 @@ import torch
 
 from safe_diffusion_agent.compute import record_cuda_graph
 from safe_diffusion_agent.errors import CheckpointError
-from safe_diffusion_agent.learning.training import OptimizationConfig, optimize
+from safe_diffusion_agent.learning.training import OptimizationConfig, Training, optimize
 from safe_diffusion_agent.storage import load_checkpoint
 
 CONFIG = OptimizationConfig(
@@ -29,16 +29,22 @@ def linear_model():
     return torch.nn.Linear(3, 1)
 
 
-def noisy_regression(module, generator):
-    x = torch.randn(16, 3, generator=generator)
-    target = x @ torch.tensor([[1.0], [-2.0], [0.5]]) + 3.0
-    loss = ((module(x) - target) ** 2).mean()
-    return loss, {"loss": loss.detach()}
+class Regression(Training):
+    """Trains a model to be a known plane."""
+
+    def __init__(self, networks=None):
+        super().__init__(networks or linear_model())
+
+    def losses(self, generator):
+        device = generator.device
+        x = torch.randn(16, 3, generator=generator, device=device)
+        target = x @ torch.tensor([[1.0], [-2.0], [0.5]], device=device) + 3.0
+        return {"loss": ((self.networks(x) - target) ** 2).mean()}
 
 
 def train(**kwargs):
     generator = torch.Generator().manual_seed(0)
-    return optimize(linear_model(), noisy_regression, CONFIG, generator=generator, **kwargs)
+    return optimize(Regression(), CONFIG, generator=generator, **kwargs)
 
 
 def same_weights(left, right):
@@ -79,17 +85,10 @@ def test_a_recorded_training_is_the_plain_one(tmp_path):
 
 @pytest.mark.cuda
 def test_a_gpu_replays_the_plain_training():
-    def regression(module, generator):
-        x = torch.randn(16, 3, generator=generator, device="cuda")
-        loss = ((module(x) - x.sum(dim=1, keepdim=True)) ** 2).mean()
-        return loss, {"loss": loss.detach()}
-
     histories = []
     for record in (None, record_cuda_graph):
         generator = torch.Generator("cuda").manual_seed(0)
-        module, history = optimize(
-            linear_model().cuda(), regression, CONFIG, generator=generator, record=record
-        )
+        _, history = optimize(Regression().cuda(), CONFIG, generator=generator, record=record)
         histories.append([point["loss"] for point in history])
     assert histories[0] == pytest.approx(histories[1], rel=1e-3, abs=1e-5)
 
@@ -98,14 +97,16 @@ def test_average_is_the_exponential_one():
     """Against the recursion written out, with plain gradient descent's weights recorded."""
     recorded = []
 
-    def recording(module, generator):
-        recorded.append(module.weight.detach().clone())
-        return noisy_regression(module, generator)
+    class Recording(Regression):
+        def losses(self, generator):
+            recorded.append(self.networks.weight.detach().clone())
+            return super().losses(generator)
 
     config = replace(CONFIG, accumulate=1, num_steps=30, ema_interval=2)
-    module = linear_model()
-    averaged, _ = optimize(module, recording, config, generator=torch.Generator().manual_seed(0))
-    after_step = [*recorded[1:], module.weight.detach()]  # after_step[k]: weights after step k + 1
+    training = Recording()
+    averaged, _ = optimize(training, config, generator=torch.Generator().manual_seed(0))
+    last = training.networks.weight.detach()
+    after_step = [*recorded[1:], last]  # after_step[k]: weights after step k + 1
     expected = after_step[9]
     for step in range(11, 31):
         if step % 2 == 0:
@@ -117,19 +118,94 @@ def test_gradients_are_accumulated():
     """Two batches averaged make the step that one batch of both makes."""
     batches = [torch.randn(8, 3, generator=torch.Generator().manual_seed(k)) for k in range(2)]
 
-    def loss_of(x, module):
-        loss = (module(x) ** 2).mean()
-        return loss, {"loss": loss.detach()}
+    class Given(Training):
+        def __init__(self, queue):
+            super().__init__(linear_model())
+            self.queue = list(queue)
 
-    queue = list(batches)
+        def losses(self, generator):
+            return {"loss": (self.networks(self.queue.pop(0)) ** 2).mean()}
+
     config = replace(CONFIG, num_steps=1)
     generator = torch.Generator()
-    split = linear_model()
-    optimize(split, lambda m, _: loss_of(queue.pop(0), m), config, generator=generator)
-    joint = linear_model()
-    config = replace(config, accumulate=1)
-    optimize(joint, lambda m, _: loss_of(torch.cat(batches), m), config, generator=generator)
-    torch.testing.assert_close(split.weight, joint.weight)
+    split, joint = Given(batches), Given([torch.cat(batches)])
+    optimize(split, config, generator=generator)
+    optimize(joint, replace(config, accumulate=1), generator=generator)
+    assert not split.queue and not joint.queue
+    torch.testing.assert_close(split.networks.weight, joint.networks.weight)
+
+
+def test_without_an_average_the_weights_of_the_last_step_are_returned():
+    training = Regression()
+    config = OptimizationConfig(num_steps=7, learning_rate=0.05)
+    networks, _ = optimize(training, config, generator=torch.Generator().manual_seed(0))
+    assert networks is not training.networks and same_weights(networks, training.networks)
+    assert not networks.training and not any(p.requires_grad for p in networks.parameters())
+
+
+def test_losses_are_weighted_by_name_and_logged_unweighted():
+    class Two(Training):
+        loss_weights = {"second": 0.0}
+
+        def losses(self, generator):
+            return {
+                "first": (self.networks.weight**2).sum(),
+                "second": (self.networks.bias**2).sum(),
+            }
+
+    training = Two(linear_model())
+    bias = training.networks.bias.detach().clone()
+    _, history = optimize(training, replace(CONFIG, num_steps=1), generator=torch.Generator())
+    assert torch.equal(training.networks.bias, bias)
+    assert history[0]["second"] == pytest.approx(float(bias) ** 2)
+    training.loss_weights = {}
+    optimize(training, replace(CONFIG, num_steps=1), generator=torch.Generator())
+    assert not torch.equal(training.networks.bias, bias)
+
+
+def test_learning_rates_are_those_of_the_longest_beginning_of_the_name():
+    """The first step of Adam moves every weight by its learning rate."""
+    training = Regression(torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 1)))
+    training.learning_rates = {"networks": 0.1, "networks.1": 0.01, "networks.1.bias": 0.001}
+    training.held = torch.nn.Parameter(torch.zeros(1), requires_grad=False)
+    before = {name: p.detach().clone() for name, p in training.named_parameters()}
+    optimize(training, replace(CONFIG, num_steps=1), generator=torch.Generator())
+    moved = {
+        name: float((p - before[name]).detach().abs().max())
+        for name, p in training.named_parameters()
+    }
+    expected = {"networks.0.weight": 0.1, "networks.0.bias": 0.1, "networks.1.weight": 0.01,
+                "networks.1.bias": 0.001, "held": 0.0}  # fmt: skip
+    assert moved == pytest.approx(expected, rel=1e-3)
+    training.learning_rates = {"networks.2": 0.1}
+    with pytest.raises(ValueError, match="should name trained parameters. Received .'networks.2'"):
+        optimize(training, CONFIG, generator=torch.Generator())
+
+
+def test_after_every_step_what_no_gradient_moves_is_moved():
+    class Counting(Regression):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+        def after_step(self):
+            assert not torch.is_grad_enabled()
+            self.steps += 1
+
+    training = Counting()
+    optimize(training, replace(CONFIG, num_steps=9), generator=torch.Generator())
+    assert training.steps == 9
+
+
+def test_settings_of_the_same_names_are_taken():
+    class Settings:
+        num_steps, learning_rate, accumulate, decay_from = 7, 0.1, 2, 0.5
+        ema_decay, ema_interval, ema_start, batch_size = 0.9, 3, 4, 99
+
+    assert OptimizationConfig.of(Settings) == OptimizationConfig(
+        num_steps=7, learning_rate=0.1, accumulate=2, decay_from=0.5, ema_decay=0.9,
+        ema_interval=3, ema_start=4,
+    )  # fmt: skip
 
 
 class Killed(BaseException):
@@ -168,13 +244,25 @@ def test_state_of_another_training_is_refused(tmp_path):
         train(state_path=tmp_path / "state", identity={"dataset": "b"})
 
 
-def test_a_loss_that_is_not_finite_stops_the_training():
-    def broken(module, generator):
-        loss = module.weight.sum() * torch.nan
-        return loss, {"loss": loss.detach()}
+@pytest.mark.parametrize("size", [(3, 2), (2, 1)])
+def test_a_state_that_does_not_fit_is_refused(tmp_path, size):
+    """As one is that another version wrote, whose networks had other names or shapes."""
+    train(state_path=tmp_path / "state")
+    other = Regression(torch.nn.Linear(*size))
+    options = {"generator": torch.Generator(), "state_path": tmp_path / "state"}
+    with pytest.raises(CheckpointError, match="another version. Delete it to start again"):
+        optimize(other, CONFIG, **options)
+    with pytest.raises(CheckpointError, match="another version"):
+        optimize(Regression(torch.nn.Sequential(linear_model())), CONFIG, **options)
 
-    with pytest.raises(FloatingPointError, match="not finite at step 1"):
-        optimize(linear_model(), broken, CONFIG, generator=torch.Generator())
+
+def test_a_loss_that_is_not_finite_stops_the_training():
+    class Broken(Training):
+        def losses(self, generator):
+            return {"loss": self.networks.weight.sum() * torch.nan}
+
+    with pytest.raises(FloatingPointError, match="not finite at step 1 .loss."):
+        optimize(Broken(linear_model()), CONFIG, generator=torch.Generator())
 
 
 SCRIPT = """
@@ -182,11 +270,11 @@ import sys
 from pathlib import Path
 import torch
 from safe_diffusion_agent.data.reading import load_episodes
-from safe_diffusion_agent.methods.trebi.presets import preset_config
+from safe_diffusion_agent.methods.table import METHODS
 from safe_diffusion_agent.methods.trebi.fit import fit
 
 torch.set_num_threads(1)
-config = preset_config("quick", "safe/Pendulum-v0", num_steps=400, batch_size=64)
+config = METHODS["trebi"].config("quick", "safe/Pendulum-v0", num_steps=400, batch_size=64)
 agent, history = fit(
     load_episodes(sys.argv[1]), config, state_path=Path(sys.argv[2]), save_interval=20
 )

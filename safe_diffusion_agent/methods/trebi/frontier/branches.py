@@ -1,4 +1,4 @@
-"""Imagined branches: what several courses of action would lead to, from many states, in the model.
+"""Branched rollouts: what several courses of action would lead to, from many states, in the models.
 
 They show the frontier critic what the data's behavior never tried. From every state go plans of
 the diffusion model, random plans, and plans of the critic's own behaviors.
@@ -9,11 +9,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from safe_diffusion_agent.learning.dynamics import DynamicsEnsemble, Piece, StepPolicy, roll_out
-from safe_diffusion_agent.learning.transitions import Backup
+from safe_diffusion_agent.learning.dynamics import (
+    DynamicsEnsemble,
+    ModelRollout,
+    StepPolicy,
+    imagine,
+)
+from safe_diffusion_agent.learning.transitions import NStepTarget
+from safe_diffusion_agent.methods.trebi.diffusion import sample, starting_in
 from safe_diffusion_agent.methods.trebi.frontier.critic import FrontierCritic, random_multipliers
+from safe_diffusion_agent.methods.trebi.planner import Sampler
 
-NUM_RANDOM, NUM_HABITS = 2, 2  # plans per state, beside those of the diffusion model
+NUM_RANDOM, NUM_BEHAVIORS = 2, 2  # plans per state, beside those of the diffusion model
 MAX_DETOUR = 8  # random steps before the start, for half of the states
 MAX_DRIFT = 60  # steps of the critic's own behavior before the start, for a third of them
 MAX_SEGMENT = 8  # steps for which a random plan keeps its action
@@ -21,113 +28,131 @@ EXPLORATION = 0.2  # standard deviation of noise on the critic's actions, as a s
 
 
 @dataclass(frozen=True)
-class Branches:
+class BranchedRollouts:
     """S states, and K plans of n steps from each.
 
     Attributes:
-        obs: `(S, O)`, normalised.
-        piece: What the plans lead to; row s K + k is plan k of state s.
+        obs: `(S, O)`, normalized.
+        rollout: What the plans lead to; row s K + k is plan k of state s.
     """
 
     obs: Tensor
-    piece: Piece
+    rollout: ModelRollout
 
     @property
     def num_plans(self) -> int:
         """K."""
-        return len(self.piece.returns) // len(self.obs)
+        return len(self.rollout.returns) // len(self.obs)
 
-    def get(self, states: Tensor, num_steps: Tensor) -> Backup:
-        """All plans of the states `(B,)`, each cut after `num_steps` `(B, K)`: B K rows."""
-        num_plans = self.num_plans
+    def get(self, states: Tensor, num_steps: Tensor) -> NStepTarget:
+        """Returns all plans of the states `(B,)`, cut after `num_steps` `(B, K)`: B K rows."""
+        num_plans, rollout = self.num_plans, self.rollout
         plans = torch.arange(num_plans, device=states.device)
         rows = (states[:, None] * num_plans + plans).flatten()
         at = (rows, num_steps.flatten().long() - 1)
-        return Backup(
+        return NStepTarget(
             obs=self.obs[states].repeat_interleave(num_plans, 0),
-            actions=self.piece.actions[rows, 0],
-            returns=self.piece.returns[at],
-            costs=self.piece.costs[at],
-            next_obs=self.piece.observations[at],
-            survival=self.piece.survival[at],
+            actions=rollout.actions[rows, 0],
+            returns=rollout.returns[at],
+            costs=rollout.costs[at],
+            next_obs=rollout.observations[at],
+            survival=rollout.survival[at],
             num_steps=num_steps.flatten().to(torch.float32),
         )
 
 
-class Brancher:
-    """Makes branches.
+class RolloutSource:
+    """Makes branched rollouts, as long as the models are trusted.
 
     Args:
-        dynamics: One-step models.
-        critic: The frontier critic, whose behaviors are followed.
-        num_steps: n.
-        generator: Gives the random numbers.
+        sampler: The diffusion model, whose networks have `dynamics` and a `critic`.
     """
 
-    def __init__(
-        self,
-        dynamics: DynamicsEnsemble,
-        critic: FrontierCritic,
-        num_steps: int,
-        generator: torch.Generator,
-    ):
-        self._dynamics, self._critic, self._num_steps = dynamics, critic, num_steps
-        self._generator = generator
+    def __init__(self, sampler: Sampler):
+        self._sampler = sampler
+        self._dynamics: DynamicsEnsemble = sampler.networks.dynamics
+        self._critic: FrontierCritic = sampler.networks.critic
+        self._num_steps = int(self._dynamics.trusted_steps)
 
-    def starts(self, obs: Tensor) -> Tensor:
-        """Moves states of the data `(S, O)` to others nearby, and to where the critic goes."""
-        followed = len(obs) // 3
-        drifted = self._walk(obs[:followed], self._habit(followed), MAX_DRIFT)
-        moved = torch.cat([drifted, obs[followed:]])
-        half = len(obs) // 2
-        detour = self.random_plans(len(obs) - half, MAX_DETOUR)
-        return torch.cat(
-            [moved[:half], self._walk(moved[half:], lambda _, t: detour[:, t], MAX_DETOUR)]
-        )
+    def branch(self, obs: Tensor, num_sampled: int, generator: torch.Generator) -> BranchedRollouts:
+        """Branches from around states of the data.
 
-    def branch(self, obs: Tensor, plans: list[Tensor]) -> Branches:
-        """Branches from `obs` `(S, O)`: given plans `(S, n, A)`, random ones, and the critic's."""
-        plans = [*plans, *(self.random_plans(len(obs), self._num_steps) for _ in range(NUM_RANDOM))]
-        plans += [self._roll(obs, self._habit(len(obs))).actions for _ in range(NUM_HABITS)]
+        Args:
+            obs: The states, `(S, O)`, normalized.
+            num_sampled: Plans of the diffusion model per state.
+            generator: Gives the random numbers.
+        """
+        obs = self.starts(obs, generator)
+        num, num_steps = len(obs), self._num_steps
+        plans = [self._sampled_actions(obs, generator) for _ in range(num_sampled)]
+        plans += [self.random_plans(num, num_steps, generator) for _ in range(NUM_RANDOM)]
+        plans += [
+            self._imagine(obs, self._behavior(num, generator)).actions for _ in range(NUM_BEHAVIORS)
+        ]
         actions = torch.stack(plans, dim=1).flatten(0, 1)
         starts = obs.repeat_interleave(len(plans), 0)
-        return Branches(obs, self._roll(starts, lambda _, t: actions[:, t]))
+        return BranchedRollouts(obs, self._imagine(starts, lambda _, t: actions[:, t]))
 
-    def random_plans(self, num: int, num_steps: int) -> Tensor:
-        """Piecewise constant actions `(num, num_steps, A)`, uniform in the action space."""
+    def starts(self, obs: Tensor, generator: torch.Generator) -> Tensor:
+        """Moves states of the data `(S, O)` to others nearby, and to where the critic goes."""
+        followed = len(obs) // 3
+        behavior = self._behavior(followed, generator)
+        drifted = self._walk(obs[:followed], behavior, MAX_DRIFT, generator)
+        moved = torch.cat([drifted, obs[followed:]])
+        half = len(obs) // 2
+        detour = self.random_plans(len(obs) - half, MAX_DETOUR, generator)
+        walked = self._walk(moved[half:], lambda _, t: detour[:, t], MAX_DETOUR, generator)
+        return torch.cat([moved[:half], walked])
+
+    def random_plans(self, num: int, num_steps: int, generator: torch.Generator) -> Tensor:
+        """Returns piecewise constant actions `(num, num_steps, A)`, uniform in the action space."""
         low, high = self._critic.action_low, self._critic.action_high
-        levels = low + (high - low) * self._uniform(num, num_steps, len(low))
-        segment = self._integers(1, MAX_SEGMENT + 1, num)
+        levels = low + (high - low) * _uniform((num, num_steps, len(low)), generator)
+        segment = _integers(1, MAX_SEGMENT + 1, num, generator)
         steps = torch.arange(num_steps, device=levels.device)
         index = (steps // segment[:, None]).long()[:, :, None].expand(-1, -1, len(low))
         return levels.gather(1, index)
 
-    def _habit(self, num: int) -> StepPolicy:
-        """The critic's behavior for random multipliers and steps left, with some noise."""
+    def _behavior(self, num: int, generator: torch.Generator) -> StepPolicy:
+        """Returns the critic's behavior for random multipliers and steps left, with some noise."""
         critic = self._critic
-        multipliers = random_multipliers(num, self._generator)
-        steps_left = self._integers(1, critic.max_steps + 1, num)
+        multipliers = random_multipliers(num, generator)
+        steps_left = _integers(1, critic.max_steps + 1, num, generator)
         spread = EXPLORATION * (critic.action_high - critic.action_low) / 2
-        noisy = self._uniform(num, 1) < 0.5
+        noisy = _uniform((num, 1), generator) < 0.5
 
         def act(obs: Tensor, t: int) -> Tensor:
-            actions = critic.act(obs, (steps_left - t).clamp_min(1.0), multipliers)
-            noise = torch.randn(actions.shape, generator=self._generator, device=actions.device)
+            actions: Tensor = critic.act(obs, (steps_left - t).clamp_min(1.0), multipliers)
+            noise = torch.randn(actions.shape, generator=generator, device=actions.device)
             moved = actions + spread * noise * noisy
             return moved.clamp(critic.action_low, critic.action_high)
 
         return act
 
-    def _walk(self, obs: Tensor, policy: StepPolicy, max_steps: int) -> Tensor:
-        """States after 0 to `max_steps` steps, at random."""
-        num_steps = self._integers(0, max_steps + 1, len(obs))
+    def _walk(
+        self, obs: Tensor, policy: StepPolicy, max_steps: int, generator: torch.Generator
+    ) -> Tensor:
+        """Returns states after 0 to `max_steps` steps, at random."""
+        num_steps = _integers(0, max_steps + 1, len(obs), generator)
         for t in range(max_steps):
             moved = self._dynamics.step(obs, policy(obs, t)).observation
             obs = torch.where((t < num_steps)[:, None], moved, obs)
         return obs
 
-    def _roll(self, obs: Tensor, policy: StepPolicy) -> Piece:
-        return roll_out(
+    def _sampled_actions(self, obs: Tensor, generator: torch.Generator) -> Tensor:
+        """Returns actions `(S, n, A)` of one unguided trajectory from each state, in T steps."""
+        sampler, act_dim = self._sampler, self._sampler.task.act_dim
+        shape = (len(obs), sampler.config.model.horizon, act_dim + obs.shape[1])
+        noise = sampler.schedule.draw_noise(shape, generator)
+
+        def denoise(x: Tensor, step: Tensor) -> Tensor:
+            return sampler.clip(sampler.networks.denoiser(x, step))
+
+        trajectories, _ = sample(denoise, sampler.schedule, noise, starting_in(obs))
+        return trajectories[:, : self._num_steps, :act_dim]
+
+    def _imagine(self, obs: Tensor, policy: StepPolicy) -> ModelRollout:
+        return imagine(
             self._dynamics,
             obs,
             policy,
@@ -136,11 +161,11 @@ class Brancher:
             cost_discount=self._critic.cost_discount,
         )
 
-    def _uniform(self, *shape: int) -> Tensor:
-        return torch.rand(shape, generator=self._generator, device=self._generator.device)
 
-    def _integers(self, low: int, high: int, num: int) -> Tensor:
-        drawn = torch.randint(
-            low, high, (num,), generator=self._generator, device=self._generator.device
-        )
-        return drawn.to(torch.float32)
+def _uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    return torch.rand(shape, generator=generator, device=generator.device)
+
+
+def _integers(low: int, high: int, num: int, generator: torch.Generator) -> Tensor:
+    drawn = torch.randint(low, high, (num,), generator=generator, device=generator.device)
+    return drawn.to(torch.float32)

@@ -12,7 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from safe_diffusion_agent.learning.dynamics import BlockedLayers
+from safe_diffusion_agent.episodes import Task, discounted_steps
+from safe_diffusion_agent.learning.dynamics import BlockedLayers, DynamicsEnsemble
+from safe_diffusion_agent.methods.trebi.config import ModelConfig
+from safe_diffusion_agent.methods.trebi.networks import new_denoiser
 
 # Multipliers that are planned with, and the range of those that are trained.
 MULTIPLIERS = (0.0, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.4, 1.0, 2.5, 5.0)
@@ -20,18 +23,11 @@ MIN_MULTIPLIER, MAX_MULTIPLIER = 0.0025, 5.0
 REWARD_SLACK = 0.02  # rewards may exceed those in the data by this share of their range
 
 
-def discounted_steps(num_steps: Tensor, discount: float) -> Tensor:
-    """1 + g + ... + g^(k-1) for k steps: what a value of 1 per step sums up to."""
-    if discount == 1.0:
-        return num_steps
-    return (1.0 - discount**num_steps) / (1.0 - discount)
-
-
 class FrontierCritic(nn.Module):
     """Return-to-go, cost-to-go and action of the best behavior for each multiplier.
 
     The return is between what the smallest and the largest reward of the data sum up to, and the
-    cost is not negative, by construction.
+    cost is not negative unless costs may be, by construction.
 
     Args:
         obs_dim: O.
@@ -40,6 +36,7 @@ class FrontierCritic(nn.Module):
         max_steps: Steps of a whole episode.
         discount: Of the rewards.
         cost_discount: Of the costs.
+        signed_costs: Whether costs may be negative.
     """
 
     reward_low: Tensor
@@ -49,6 +46,8 @@ class FrontierCritic(nn.Module):
     action_low: Tensor
     action_high: Tensor
     multipliers: Tensor  # those that are planned with, `(G,)`
+    sum_of_ones: Tensor  # what a reward of 1 per step sums up to, for 0 to `max_steps` steps
+    cost_shares: Tensor  # the same of a cost, as a share of that of an endless or whole episode
 
     def __init__(
         self,
@@ -58,8 +57,11 @@ class FrontierCritic(nn.Module):
         max_steps: int,
         discount: float,
         cost_discount: float,
+        *,
+        signed_costs: bool = False,
     ):
         super().__init__()
+        self.signed_costs = signed_costs
         self.max_steps, self.discount, self.cost_discount = max_steps, discount, cost_discount
         self.values = _two_layers(obs_dim + 4, width, 2)
         self.actor = _two_layers(obs_dim + 4, width, act_dim)
@@ -68,16 +70,22 @@ class FrontierCritic(nn.Module):
         for name in ("action_low", "action_high"):
             self.register_buffer(name, torch.zeros(act_dim))
         self.register_buffer("multipliers", torch.tensor(MULTIPLIERS), persistent=False)
+        steps = torch.arange(max_steps + 1, dtype=torch.float32)
+        shares = steps / max_steps
+        if cost_discount < 1.0:
+            shares = discounted_steps(steps, cost_discount) * (1.0 - cost_discount)
+        self.register_buffer("sum_of_ones", discounted_steps(steps, discount), persistent=False)
+        self.register_buffer("cost_shares", shares, persistent=False)
 
     def multiplier_unit(self) -> Tensor:
-        """Return per cost that a relative multiplier of 1 stands for."""
+        """Returns the return per cost that a relative multiplier of 1 stands for."""
         return self.return_scale / self.cost_scale
 
     def forward(self, obs: Tensor, steps_left: Tensor, multiplier: Tensor) -> tuple[Tensor, Tensor]:
-        """Return-to-go and cost-to-go, `(N,)` each.
+        """Returns return-to-go and cost-to-go, `(N,)` each.
 
         Args:
-            obs: `(N, O)`, normalised.
+            obs: `(N, O)`, normalized.
             steps_left: `(N,)`; 0 gives 0.
             multiplier: `(N,)`, relative.
         """
@@ -85,15 +93,13 @@ class FrontierCritic(nn.Module):
         slack = REWARD_SLACK * (self.reward_high - self.reward_low)
         low, high = self.reward_low - slack, self.reward_high + slack
         mean_reward = low + (high - low) * torch.sigmoid(outputs[:, 0])
-        returns = discounted_steps(steps_left, self.discount) * mean_reward
-        share = steps_left / self.max_steps
-        if self.cost_discount < 1.0:
-            share = discounted_steps(steps_left, self.cost_discount) * (1.0 - self.cost_discount)
-        costs = 4.0 * self.cost_scale * share * functional.softplus(outputs[:, 1] - 2.0)
-        return returns, costs
+        steps = steps_left.long()
+        level = outputs[:, 1] if self.signed_costs else functional.softplus(outputs[:, 1] - 2.0)
+        costs = 4.0 * self.cost_scale * self.cost_shares[steps] * level
+        return self.sum_of_ones[steps] * mean_reward, costs
 
     def act(self, obs: Tensor, steps_left: Tensor, multiplier: Tensor) -> Tensor:
-        """Normalised actions `(N, A)` of the best behavior; arguments as of `forward`."""
+        """Returns normalized actions `(N, A)` of the best behavior; arguments as of `forward`."""
         outputs = self.actor(self._features(obs, steps_left, multiplier))
         share = 0.5 + 0.5 * torch.tanh(outputs)
         return self.action_low + (self.action_high - self.action_low) * share
@@ -104,8 +110,38 @@ class FrontierCritic(nn.Module):
         return torch.cat([obs, share, share**2, price, price**2], dim=1)
 
 
+class FrontierNetworks(nn.Module):
+    """A denoiser, one-step models and the frontier critic.
+
+    Args:
+        config: Sizes.
+        task: Dimensions, time limit and discount.
+
+    Raises:
+        ValueError: The task has no time limit.
+    """
+
+    def __init__(self, config: ModelConfig, task: Task):
+        super().__init__()
+        if task.max_episode_steps is None:
+            raise ValueError("The frontier needs a dataset whose episodes have a time limit.")
+        self.denoiser = new_denoiser(config, task)
+        self.dynamics = DynamicsEnsemble(
+            task.obs_dim, task.act_dim, config.model_width, config.num_models
+        )
+        self.critic = FrontierCritic(
+            task.obs_dim,
+            task.act_dim,
+            config.critic_width,
+            task.max_episode_steps,
+            config.discount or task.cost_discount,
+            config.cost_discount or task.cost_discount,
+            signed_costs=task.costs_may_be_negative,
+        )
+
+
 def random_multipliers(num: int, generator: torch.Generator) -> Tensor:
-    """Relative multipliers to train with, `(num,)`: log-uniform, and one in twelve is 0."""
+    """Draws relative multipliers to train with, `(num,)`: log-uniform, and one in twelve is 0."""
     device = generator.device
     uniform = torch.rand(num, generator=generator, device=device)
     spread = math.log(MAX_MULTIPLIER / MIN_MULTIPLIER)

@@ -1,82 +1,84 @@
 """Trains the one-step models, and finds out for how many steps they can be believed."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from safe_diffusion_agent.learning.dynamics import DynamicsEnsemble, Piece, roll_out
-from safe_diffusion_agent.learning.transitions import Pieces
+from safe_diffusion_agent.learning.dynamics import DynamicsEnsemble, ModelRollout, imagine
+from safe_diffusion_agent.learning.training import Training
+from safe_diffusion_agent.learning.transitions import Transitions
 
 MAX_ROLLOUTS = 2_000  # held-out rollouts that the errors are measured on
 
 
-class DynamicsLoss:
-    """Smooth L1 loss of standardised changes, rewards and costs; cross-entropy of what is an event.
+class DynamicsTraining(Training):
+    """Trains the models by the smooth L1 loss of standardized changes, rewards and costs.
 
-    The episode's end is an event, and a cost that is either 0 or always the same.
+    What is an event has a cross-entropy: the episode's end, and a cost that is either 0 or always
+    the same. The model's scales become those of the data.
 
     Args:
-        pieces: The data.
+        networks: The models.
+        transitions: The data.
         rows: Indices of the transitions to train on.
         batch_size: Transitions per member.
     """
 
-    def __init__(self, pieces: Pieces, rows: Tensor, batch_size: int):
-        self.pieces, self.rows, self.batch_size = pieces, rows, batch_size
-        self._event_cost = event_cost(pieces.costs)
-        self._terminates = bool(pieces.terminated.any())
+    def __init__(
+        self, networks: DynamicsEnsemble, transitions: Transitions, rows: Tensor, batch_size: int
+    ):
+        super().__init__(networks)
+        self.transitions, self.rows, self.batch_size = transitions, rows, batch_size
+        data = transitions.all
+        self._event_cost = event_cost(data.costs)
+        self._terminates = bool((data.continues == 0.0).any())
         self._targets = torch.cat(
-            [pieces.next_obs - pieces.obs, pieces.rewards[:, None], pieces.costs[:, None]], dim=1
+            [data.next_obs - data.obs, data.rewards[:, None], data.costs[:, None]], dim=1
         )
+        observations = torch.cat([data.obs, data.next_obs])
+        networks.target_shift.copy_(self._targets.mean(dim=0))
+        networks.target_scale.copy_(self._targets.std(dim=0).clamp_min(1e-6))
+        networks.obs_low.copy_(observations.amin(dim=0))
+        networks.obs_high.copy_(observations.amax(dim=0))
+        networks.terminates.fill_(self._terminates)
+        networks.event_cost.fill_(self._event_cost)
+        networks.cost_low.copy_(data.costs.min().clamp(max=0.0))
 
-    def standardize(self, dynamics: DynamicsEnsemble) -> None:
-        """Sets the model's scales to those of the data."""
-        targets, observations = self._targets, torch.cat([self.pieces.obs, self.pieces.next_obs])
-        dynamics.target_shift.copy_(targets.mean(dim=0))
-        dynamics.target_scale.copy_(targets.std(dim=0).clamp_min(1e-6))
-        dynamics.obs_low.copy_(observations.amin(dim=0))
-        dynamics.obs_high.copy_(observations.amax(dim=0))
-        dynamics.terminates.fill_(self._terminates)
-        dynamics.event_cost.fill_(self._event_cost)
-
-    def __call__(
-        self, dynamics: nn.Module, generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss of one random batch for each member."""
-        assert isinstance(dynamics, DynamicsEnsemble)
-        shape = (dynamics.num_members, self.batch_size)
-        device = generator.device
+    def losses(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """Returns the losses of one random batch for each member."""
+        dynamics, data = self.networks, self.transitions.all
+        shape, device = (dynamics.num_members, self.batch_size), generator.device
         drawn = torch.randint(len(self.rows), shape, generator=generator, device=device)
         rows = self.rows[drawn]
-        raw = dynamics(self.pieces.obs[rows], self.pieces.actions[rows])
+        raw = dynamics(data.obs[rows], data.actions[rows])
         targets = (self._targets[rows] - dynamics.target_shift) / dynamics.target_scale
         events = {}
         if self._event_cost > 0:
-            events["cost event"] = raw[..., -2], (self.pieces.costs[rows] > 0).float()
+            events["cost event"] = raw[..., -2], (data.costs[rows] > 0).float()
             targets[..., -1] = raw[..., -2].detach()  # the event has a loss of its own
         if self._terminates:
-            events["termination"] = raw[..., -1], self.pieces.terminated[rows]
-        parts = {"model": functional.smooth_l1_loss(raw[..., :-1], targets, beta=0.1)}
+            events["termination"] = raw[..., -1], 1.0 - data.continues[rows]
+        losses = {"model": functional.smooth_l1_loss(raw[..., :-1], targets, beta=0.1)}
         for name, pair in events.items():
-            parts[name] = functional.binary_cross_entropy_with_logits(*pair)
-        return sum(parts.values(), raw.new_zeros(())), {k: v.detach() for k, v in parts.items()}
+            losses[name] = functional.binary_cross_entropy_with_logits(*pair)
+        return losses
 
 
 def event_cost(costs: Tensor) -> float:
-    """What the event costs, where every cost is 0 or that; else 0."""
+    """Returns the cost of an event if all costs are 0 or one positive value, else 0."""
     largest = costs.max()
-    return float(largest) if ((costs == 0.0) | (costs == largest)).all() else 0.0
+    return float(largest) if ((costs == 0.0) | (costs == largest)).all() and largest > 0 else 0.0
 
 
 @torch.no_grad()
 def unexplained_shares(
-    dynamics: DynamicsEnsemble, pieces: Pieces, rows: Tensor, horizon: int
+    dynamics: DynamicsEnsemble, transitions: Transitions, rows: Tensor, horizon: int
 ) -> dict[str, list[float]]:
-    """How wrong open-loop rollouts are after 1, 2, ... steps of the logged actions.
+    """Measures how wrong open-loop rollouts are after 1, 2, ... steps of the logged actions.
 
     Args:
         dynamics: The models.
-        pieces: The data.
+        transitions: The data.
         rows: Indices of transitions that the models were not trained on.
         horizon: Longest rollout.
 
@@ -84,46 +86,48 @@ def unexplained_shares(
         For the observation, and for the return and the cost so far, the squared error as a share
         of the variance, one number per step; nothing where no episode is long enough.
     """
-    starts = rows[pieces.steps_left(rows) >= horizon]
+    starts = rows[transitions.steps_left(rows) >= horizon]
     starts = starts[:: max(1, len(starts) // MAX_ROLLOUTS)]
     if len(starts) == 0:
         return {"observation": [], "return": [], "cost": []}
-    piece, steps = _replay(dynamics, pieces, starts, horizon)
+    rollout, steps = _replay(dynamics, transitions, starts, horizon)
     truth = {
-        "observation": (piece.observations, pieces.next_obs[steps]),
-        "return": (piece.returns, pieces.rewards[steps].cumsum(dim=1)),
-        "cost": (piece.costs, pieces.costs[steps].cumsum(dim=1)),
+        "observation": (rollout.observations, transitions.all.next_obs[steps]),
+        "return": (rollout.returns, transitions.all.rewards[steps].cumsum(dim=1)),
+        "cost": (rollout.costs, transitions.all.costs[steps].cumsum(dim=1)),
     }
     return {name: _share(*pair).tolist() for name, pair in truth.items()}
 
 
 @torch.no_grad()
-def underestimated_costs(dynamics: DynamicsEnsemble, pieces: Pieces, rows: Tensor) -> Tensor:
-    """Cost less predicted cost of windows of `dynamics.trusted_steps` that do not overlap.
+def underestimated_costs(
+    dynamics: DynamicsEnsemble, transitions: Transitions, rows: Tensor
+) -> Tensor:
+    """Returns cost less predicted cost of windows of `dynamics.trusted_steps` that do not overlap.
 
     Args:
         dynamics: The models.
-        pieces: The data.
+        transitions: The data.
         rows: Indices of transitions that the models were not trained on.
 
     Returns:
         `(m,)`, one score per window.
     """
     horizon = int(dynamics.trusted_steps)
-    first = pieces.steps_left(rows) % horizon == 0
-    piece, steps = _replay(dynamics, pieces, rows[first], horizon)
-    return pieces.costs[steps].sum(dim=1) - piece.costs[:, -1]
+    first = transitions.steps_left(rows) % horizon == 0
+    rollout, steps = _replay(dynamics, transitions, rows[first], horizon)
+    return transitions.all.costs[steps].sum(dim=1) - rollout.costs[:, -1]
 
 
 def trusted_steps(shares: dict[str, list[float]], tolerance: float) -> int:
-    """For how many steps rollouts are good enough; at least 1.
+    """Returns for how many steps rollouts are good enough; at least 1.
 
     That is as long as the unexplained share of the observation stays within the tolerance, and that
     of return and cost within it or within what one step leaves unexplained: a cost of 0 or 1 is not
     predicted well at its border, but no worse for being summed up over more steps.
 
     Args:
-        shares: See `unexplained_shares`.
+        shares: What `unexplained_shares` gave.
         tolerance: A share.
     """
     limits = {name: max([tolerance, *values[:1]]) for name, values in shares.items()}
@@ -134,24 +138,24 @@ def trusted_steps(shares: dict[str, list[float]], tolerance: float) -> int:
 
 
 def _replay(
-    dynamics: DynamicsEnsemble, pieces: Pieces, starts: Tensor, horizon: int
-) -> tuple[Piece, Tensor]:
-    """What the models make of the logged actions, and the rows of those, `(N, horizon)`."""
+    dynamics: DynamicsEnsemble, transitions: Transitions, starts: Tensor, horizon: int
+) -> tuple[ModelRollout, Tensor]:
+    """Returns what the models make of the logged actions, and the rows of those, `(N, horizon)`."""
     steps = starts[:, None] + torch.arange(horizon, device=starts.device)
-    actions = pieces.actions[steps]
-    piece = roll_out(
+    actions = transitions.all.actions[steps]
+    rollout = imagine(
         dynamics,
-        pieces.obs[starts],
+        transitions.all.obs[starts],
         lambda _, t: actions[:, t],
         horizon,
         discount=1.0,
         cost_discount=1.0,
     )
-    return piece, steps
+    return rollout, steps
 
 
 def _share(predicted: Tensor, true: Tensor) -> Tensor:
-    """Unexplained share of the variance after each step, `(H,)`, for `(N, H)` or `(N, H, O)`."""
+    """Returns the unexplained share of the variance after each step, `(H,)`; of `(N, H, ...)`."""
     error, variance = (predicted - true) ** 2, (true - true.mean(dim=0)) ** 2
     over = [dim for dim in range(error.dim()) if dim != 1]
     return error.mean(dim=over) / variance.mean(dim=over).clamp_min(1e-9)

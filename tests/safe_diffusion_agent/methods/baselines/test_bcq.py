@@ -8,6 +8,8 @@ from baseline_cases import answers, batch, task
 from safe_diffusion_agent.learning.networks import ActionGenerator, frozen, latent_divergence
 from safe_diffusion_agent.methods.baselines.bcorle import bisect, with_price
 from safe_diffusion_agent.methods.baselines.bcq import (
+    BcqAgent,
+    BcqMethodConfig,
     BcqNetworks,
     BcqTraining,
     PricedBatch,
@@ -24,15 +26,14 @@ from safe_diffusion_agent.methods.baselines.bcq_saute import saute_reward, with_
 from safe_diffusion_agent.methods.baselines.config import BcqConfig, TrainingConfig
 from safe_diffusion_agent.settings import override
 
-CONFIG = TrainingConfig(width=8, discount=0.9)
+CONFIG = TrainingConfig(width=8, discount=0.9, cost_discount=0.8)
 
 
 def training(has_cost=True, **bcq) -> BcqTraining:
     torch.manual_seed(0)
-    config = BcqConfig(num_target_actions=5, **bcq)
-    return BcqTraining(
-        BcqNetworks(CONFIG, config, 1, 1, has_cost=has_cost), CONFIG, config, cost_discount=0.8
-    )
+    config = BcqMethodConfig(training=CONFIG, bcq=BcqConfig(num_target_actions=5, **bcq))
+    networks = BcqNetworks(CONFIG, config.bcq, 1, 1, has_cost=has_cost)
+    return BcqTraining(networks, config, task())
 
 
 def priced(price=0.5) -> PricedBatch:
@@ -88,8 +89,18 @@ def test_without_a_critic_of_cost_targets_are_those_of_bcq():
     assert cost is None
 
 
-def test_every_loss_reaches_its_own_network_only():
-    model = training()
+def test_plain_bcq_has_no_price_and_no_critic_of_cost():
+    model = training(has_cost=False)
+    assert BcqAgent.build(model.config, task()).cost_critic is None
+    price = model.priced(batch(), torch.Generator()).price
+    assert price.tolist() == [0.0, 0.0]
+    losses = model.batch_losses(batch(), torch.Generator().manual_seed(0))
+    assert losses.keys() == {"generator", "reward_critic", "perturbation"}
+
+
+@pytest.mark.parametrize("has_cost", [True, False])
+def test_every_loss_reaches_its_own_network_only(has_cost):
+    model = training(has_cost)
     losses, _ = priced_losses(model, priced(), torch.Generator().manual_seed(0))
     for name, loss in losses.items():
         model.zero_grad()
@@ -142,11 +153,11 @@ def test_the_learned_price_follows_the_overrun():
     discounted = 4.0 * (1 - 0.99**10) / (1 - 0.99) / 10  # budget 0.4 * 10 over 10 steps
     assert model.budget == pytest.approx(discounted, rel=1e-5)
     answers(model.targets.cost_critic, [lambda a: 0 * a + 6.0] * 2)
-    model.losses(batch(), torch.Generator().manual_seed(0))
+    model.batch_losses(batch(), torch.Generator().manual_seed(0))
     assert model.networks.price.item() == pytest.approx(0.1 * (6.0 - discounted), rel=1e-4)
     answers(model.targets.cost_critic, [lambda a: 0 * a] * 2)
     for _ in range(3):
-        model.losses(batch(), torch.Generator().manual_seed(0))
+        model.batch_losses(batch(), torch.Generator().manual_seed(0))
     assert model.networks.price.item() == 0.0
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from safe_diffusion_agent.evaluation.protocol import EvaluationConfig, evaluate_agent
-from safe_diffusion_agent.methods.baselines.bcq import PRESETS, fit
+from safe_diffusion_agent.methods.baselines.bcq import PRESETS, BcqAgent
+from safe_diffusion_agent.methods.baselines.fitting import fit
 from safe_diffusion_agent.settings import override
 
 NUM_STEPS, BATCH_SIZE, NUM_EPISODES = 3_000, 100, 10
@@ -15,7 +16,7 @@ NUM_STEPS, BATCH_SIZE, NUM_EPISODES = 3_000, 100, 10
 D3RLPY = """
 import sys, d3rlpy, numpy as np
 from safe_diffusion_agent.data.reading import load_episodes
-from safe_diffusion_agent.evaluation import EvaluationConfig, evaluate_policy
+from safe_diffusion_agent.evaluation.protocol import EvaluationConfig, evaluate_policy
 dataset_id, num_steps, batch_size, num_episodes = sys.argv[1], *map(int, sys.argv[2:])
 episodes = load_episodes(dataset_id)
 ends = np.cumsum(episodes.lengths) - 1
@@ -58,7 +59,7 @@ def test_unconstrained_returns_are_close(tiny_dataset, tiny_episodes):
         {"num_steps": NUM_STEPS, "batch_size": BATCH_SIZE, "width": 256,
          "actor_learning_rate": 1e-3, "num_target_actions": 10},
     )  # fmt: skip
-    agent, _ = fit(tiny_episodes, config, device="cpu")
+    agent, _ = fit(BcqAgent, tiny_episodes, config, device="cpu")
     evaluation = EvaluationConfig(ratios=(1.0,), num_episodes=NUM_EPISODES)
     results = evaluate_agent(agent, "safe/Pendulum-v0", evaluation)
     ours = np.mean([result.episode_return for result in results])

@@ -8,12 +8,13 @@ from baseline_cases import batch, task
 
 from safe_diffusion_agent.methods.baselines.caps import (
     PRESETS,
+    CapsAgent,
     CapsNetworks,
     CapsTraining,
     expectile_loss,
-    fit,
     switch,
 )
+from safe_diffusion_agent.methods.baselines.fitting import fit
 from safe_diffusion_agent.settings import override
 
 
@@ -60,7 +61,7 @@ def test_losses_by_hand():
     constant(training.cost_value, 7.0)
     for parameter in networks.policy.parameters():
         parameter.data.zero_()
-    losses = training.losses(batch(), torch.Generator())
+    losses = training.batch_losses(batch(), torch.Generator())
     # advantage: min(3, 4) - 2 = 1; saving: 7 - max(5, 6) = 1
     assert abs(losses["reward_value"].item() - 0.7) < 1e-6
     assert abs(losses["cost_value"].item() - 0.8) < 1e-6
@@ -88,6 +89,6 @@ def test_the_heads_separate_on_a_bandit(tiny_episodes):
         {"num_steps": 600, "width": 32, "reward_scale": 1.0, "actor_learning_rate": 3e-3,
          "critic_learning_rate": 3e-3},
     )  # fmt: skip
-    agent, _ = fit(bandit, config, device="cpu")
+    agent, _ = fit(CapsAgent, bandit, config, device="cpu")
     rich, poor = agent.act(np.zeros((2, 3)), [np.inf, 0.0], 1)[:, 0]
     assert rich > 1.0 and poor < -1.0

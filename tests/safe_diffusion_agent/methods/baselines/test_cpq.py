@@ -26,7 +26,7 @@ def test_targets_by_hand(next_cost, passes):
     answers(model.reward_target, [lambda a: 0 * a + 9.0, lambda a: 0 * a + 8.0])
     for critic in (model.networks.reward_critic, model.networks.cost_critic):
         answers(critic, [lambda a: 0 * a, lambda a: 0 * a])
-    losses = model.losses(batch(), torch.Generator().manual_seed(0))
+    losses = model.batch_losses(batch(), torch.Generator().manual_seed(0))
     # each twin: mean of squares of the targets; the second transition terminates
     reward = (1.0 + passes * 0.99 * 8.0) ** 2 + 1.0
     cost = (2.0 + 0.99 * next_cost) ** 2 + 9.0
@@ -37,10 +37,10 @@ def test_targets_by_hand(next_cost, passes):
 def test_the_multiplier_pushes_the_cost_of_unlike_actions_up_to_the_budget():
     model = training(multiplier_learning_rate=0.1)
     model.cost_of_unlike_actions = lambda *_: torch.tensor(1.0)
-    model.losses(batch(), torch.Generator().manual_seed(0))
+    model.batch_losses(batch(), torch.Generator().manual_seed(0))
     assert model.multiplier.item() == pytest.approx(0.1 * (model.budget - 1.0), rel=1e-5)
     model.cost_of_unlike_actions = lambda *_: torch.tensor(model.budget + 100.0)
-    model.losses(batch(), torch.Generator().manual_seed(0))
+    model.batch_losses(batch(), torch.Generator().manual_seed(0))
     assert model.multiplier.item() == 0.0
 
 
@@ -62,7 +62,7 @@ def test_only_actions_unlike_the_data_are_pushed():
 def test_every_loss_reaches_its_own_network_only():
     model = training()
     model.multiplier.fill_(1.0)
-    answers_before = model.losses(batch(), torch.Generator().manual_seed(0))
+    answers_before = model.batch_losses(batch(), torch.Generator().manual_seed(0))
     for name, loss in answers_before.items():
         model.zero_grad()
         loss.backward(retain_graph=True)
@@ -78,5 +78,5 @@ def test_the_policy_gets_no_credit_for_unsafe_actions():
     model = training()
     answers(model.networks.reward_critic, [lambda a: a + 5.0, lambda a: a + 5.0])
     answers(model.networks.cost_critic, [lambda a: 0 * a + 100.0] * 2)
-    losses = model.losses(batch(), torch.Generator().manual_seed(0))
+    losses = model.batch_losses(batch(), torch.Generator().manual_seed(0))
     assert losses["policy"].item() == 0.0

@@ -13,12 +13,13 @@ import safe_diffusion_agent
 from safe_diffusion_agent import TrebiAgent
 from safe_diffusion_agent.compute import resolve_device
 from safe_diffusion_agent.errors import CheckpointError, UnknownNameError
+from safe_diffusion_agent.methods.table import METHODS
 from safe_diffusion_agent.methods.trebi import agent as trebi_agent
+from safe_diffusion_agent.methods.trebi.agent import DiffuserAgent
 from safe_diffusion_agent.methods.trebi.fit import fit
-from safe_diffusion_agent.methods.trebi.presets import preset_config
 from safe_envs import BudgetObservation
 
-HORIZON = preset_config("quick").model.horizon
+HORIZON = METHODS["trebi"].config("quick").model.horizon
 HANGING = np.array([-1.0, 0.0, 0.0], np.float32)
 
 
@@ -106,7 +107,7 @@ def test_planner_settings_can_be_changed_when_loading(tiny_agent, tmp_path):
     agent = TrebiAgent.load(tmp_path, num_candidates=3, cost_quantile=None)
     plan = agent.plan(HANGING, 10.0, 100, return_candidates=True)
     assert plan.candidates.actions.shape[1] == 3
-    with pytest.raises(UnknownNameError, match="no planner setting 'horizon'"):
+    with pytest.raises(UnknownNameError, match="no setting that training leaves open 'horizon'"):
         TrebiAgent.load(tmp_path, horizon=8)
     with pytest.raises(UnknownNameError, match="Did you mean 'num_candidates'"):
         TrebiAgent.load(tmp_path, num_candidate=8)
@@ -119,7 +120,8 @@ def test_a_state_is_planned_for_in_the_same_way_in_any_batch(tiny_agent):
 
     agent, num = tiny_agent, 16
     obs = states(3)
-    noise = agent.planner.draw_noise(num, agent.new_generator())
+    sampler = agent.planner.judge.sampler
+    noise = sampler.draw_noise(num, agent.new_generator())
 
     def plan(rows):
         return agent.plan(
@@ -127,7 +129,7 @@ def test_a_state_is_planned_for_in_the_same_way_in_any_batch(tiny_agent):
         )
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(agent.planner, "draw_noise", lambda n, _: noise.repeat(1, n // num, 1, 1))
+        patch.setattr(sampler, "draw_noise", lambda n, _: noise.repeat(1, n // num, 1, 1))
         together = plan([0, 1, 2])
         for row in range(3):
             alone = plan([row])
@@ -137,18 +139,27 @@ def test_a_state_is_planned_for_in_the_same_way_in_any_batch(tiny_agent):
             )
 
 
-def test_large_batches_are_planned_in_chunks(tiny_agent, monkeypatch):
+def test_large_batches_are_planned_in_chunks(tiny_agent, tmp_path, monkeypatch):
+    tiny_agent.save(tmp_path)
     monkeypatch.setattr(trebi_agent, "MAX_TRAJECTORIES", 32)
+    agent = TrebiAgent.load(tmp_path, device=tiny_agent.device)
     sizes = []
-    original = tiny_agent.networks.denoiser.forward
+    original = agent.networks.denoiser.forward
 
     def recording(x, step):
         sizes.append(len(x))
         return original(x, step)
 
-    monkeypatch.setattr(tiny_agent.networks.denoiser, "forward", recording)
-    assert tiny_agent.act(states(5), 10.0, 100).shape == (5, 1)
+    monkeypatch.setattr(agent.networks.denoiser, "forward", recording)
+    assert agent.act(states(5), 10.0, 100).shape == (5, 1)
     assert max(sizes) == 32 and sum(sizes) == 5 * 16 * 10
+    sizes.clear()
+    assert agent.plan(states(5), 10.0, 100).actions.shape[0] == 5
+    assert max(sizes) == 32 and sum(sizes) == 5 * 16 * 10
+    sizes.clear()
+    feasible = agent.feasibility(states(5), 10.0, 100, num_samples=8)
+    assert feasible.safe_mass.shape == (5,)
+    assert max(sizes) == 32 and sum(sizes) == 5 * (16 + 8) * 10
 
 
 @pytest.mark.parametrize(
@@ -182,14 +193,16 @@ def test_an_infinite_budget_means_no_constraint(tiny_agent):
 
 
 def test_without_the_steps_left_it_warns_and_plans_for_the_whole_episode(tiny_agent):
-    with pytest.warns(UserWarning, match="give act"):
+    with pytest.warns(UserWarning, match="give it the remaining_steps"):
         action = tiny_agent.act(HANGING, 10.0, generator=seeded(tiny_agent))
     expected = tiny_agent.act(HANGING, 10.0, 200, generator=seeded(tiny_agent))
     np.testing.assert_array_equal(action, expected)
 
 
 def test_time_blind_agents_need_no_steps(tiny_episodes):
-    config = preset_config("quick", time_to_go=False, windows="inside", num_steps=2, batch_size=4)
+    config = METHODS["trebi"].config(
+        "quick", time_to_go=False, windows="inside", num_steps=2, batch_size=4
+    )
     agent, _ = fit(tiny_episodes, config)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -201,8 +214,9 @@ def test_networks_that_give_no_finite_action_are_an_error(tiny_agent, monkeypatc
         return x * math.nan
 
     monkeypatch.setattr(tiny_agent.networks.denoiser, "forward", broken)
-    with pytest.raises(FloatingPointError, match="no finite action"):
-        tiny_agent.act(HANGING, 10.0, 100)
+    for method in (tiny_agent.act, tiny_agent.plan):
+        with pytest.raises(FloatingPointError, match="no finite action"):
+            method(HANGING, 10.0, 100)
 
 
 @pytest.mark.parametrize("options", [{}, {"remaining_steps": True}, {"flat": True}])
@@ -277,10 +291,19 @@ def test_cuda_plans_like_the_cpu_with_the_same_noise(tiny_agent, tmp_path):
     np.testing.assert_allclose(plans[0].actions, plans[1].actions, atol=1e-2)
 
 
-@pytest.mark.parametrize("network", ["mlp", "unet"])
-def test_one_act_is_traced_through_five_files_and_the_interface(tiny_episodes, network):
-    settings = {"network": network, "num_steps": 1, "batch_size": 2, "base_width": 16}
-    agent, _ = fit(tiny_episodes, preset_config("quick", **settings, width_mults=(1, 2)))
+SMALL = {"num_steps": 1, "batch_size": 2, "horizon": 8}
+UNET = {"base_width": 16, "width_mults": (1, 2)}
+FRONTIER = {"model_steps": 1, "critic_steps": 1, "num_branches": 6, "calibration_episodes": 0}
+
+
+@pytest.mark.parametrize(
+    ("preset", "settings", "num_files"),
+    [("paper", UNET, 5), ("quick", {}, 5), ("frontier", FRONTIER | {"risk": None}, 8)],
+)
+def test_one_act_is_traced_through_few_files(tiny_episodes, preset, settings, num_files):
+    """All files of the package are counted, that of the interface included."""
+    config = METHODS["trebi"].config(preset, "safe/Pendulum-v0", **SMALL, **settings)
+    agent, _ = fit(tiny_episodes, config, device="cpu")
     package, executed = str(Path(safe_diffusion_agent.__file__).parent), set()
 
     def trace(frame, event, _):
@@ -292,8 +315,43 @@ def test_one_act_is_traced_through_five_files_and_the_interface(tiny_episodes, n
         agent.act(HANGING, 10.0, 100)
     finally:
         sys.setprofile(None)
-    executed.remove(package + "/agent.py")  # the interface, which checks the arguments
-    assert 1 < len(executed) <= 5, executed
+    assert {package + "/agent.py", trebi_agent.__file__} < executed
+    assert len(executed) <= num_files, executed
+
+
+def test_diffuser_plans_what_it_executes_whatever_the_budget(tiny_agent, tmp_path):
+    parts = (tiny_agent.networks, tiny_agent.normalizer, tiny_agent.config, tiny_agent.task)
+    agent = DiffuserAgent(*parts, tiny_agent.calibration, device=tiny_agent.device)
+    unlimited = tiny_agent.plan(states(6), math.inf, 100, generator=seeded(agent))
+    for budget in (-5.0, 0.0, np.linspace(-1.0, 60.0, 6), math.inf):
+        plan = agent.plan(states(6), budget, 100, generator=seeded(agent), return_candidates=True)
+        np.testing.assert_array_equal(plan.actions, unlimited.actions)
+        np.testing.assert_array_equal(
+            agent.act(states(6), budget, 100, generator=seeded(agent)),
+            np.clip(plan.actions[:, 0], -2.0, 2.0),
+        )
+        best = plan.candidates.predicted_return.argmax(axis=1)
+        np.testing.assert_array_equal(plan.candidates.chosen, best)
+        assert plan.feasible.all() and (plan.num_fitting == 16).all()
+        assert plan.explain().startswith("There is no budget to keep. 16 of the candidates fit;")
+    limited = tiny_agent.plan(states(6), 0.0, 100, generator=seeded(agent))
+    assert not np.array_equal(limited.actions, unlimited.actions), "TREBI looks at the budget"
+    with pytest.raises(ValueError, match="remaining_budget should be a number"):
+        agent.plan(states(6), math.nan, 100)
+
+
+def test_how_likely_diffuser_keeps_a_budget_depends_on_it(tiny_agent):
+    parts = (tiny_agent.networks, tiny_agent.normalizer, tiny_agent.config, tiny_agent.task)
+    agent = DiffuserAgent(*parts, tiny_agent.calibration, device=tiny_agent.device)
+    budgets = np.array([-5.0, 0.0, 10.0, 1e4, math.inf])
+    obs = np.tile(HANGING, (5, 1))
+    feasible = agent.feasibility(obs, budgets, 150, num_samples=8, generator=seeded(agent))
+    for values in (feasible.safe_mass, feasible.keep_probability):
+        assert values[0] == 0 and values[-2] > 0.9 and values[-1] > 0.9
+    least_cost = agent.plan(obs, budgets, 150, generator=seeded(agent)).least_cost
+    expected = [agent.calibration.probability_within(torch.tensor([b - c]))[0].item()
+                for b, c in zip(budgets[1:], least_cost[1:], strict=True)]  # fmt: skip
+    np.testing.assert_allclose(feasible.keep_probability[1:], expected, rtol=1e-5)
 
 
 def test_executed_actions_are_in_the_action_space(tiny_agent, tmp_path):

@@ -6,9 +6,9 @@ import torch
 
 from safe_diffusion_agent import TrebiAgent
 from safe_diffusion_agent.episodes import is_held_out, select_episodes
-from safe_diffusion_agent.methods.trebi.calibration import underestimated_values
-from safe_diffusion_agent.methods.trebi.fit import fit
-from safe_diffusion_agent.methods.trebi.presets import preset_config
+from safe_diffusion_agent.methods.table import METHODS
+from safe_diffusion_agent.methods.trebi.calibration import conformal_quantile
+from safe_diffusion_agent.methods.trebi.fit import fit, underestimated_values
 from safe_diffusion_agent.methods.trebi.windows import Windows
 
 HANGING = [-1.0, 0.0, 0.0]
@@ -16,23 +16,21 @@ HANGING = [-1.0, 0.0, 0.0]
 
 @pytest.fixture(scope="module")
 def calibrated_agent(tiny_episodes):
-    config = preset_config("quick", num_steps=40, batch_size=64, calibration_share=0.25)
+    config = METHODS["trebi"].config("quick", num_steps=40, batch_size=64, calibration_share=0.25)
     return fit(tiny_episodes, config, seed=0, device="cpu")[0]
 
 
-def test_every_few_episodes_are_held_out():
-    assert np.flatnonzero(is_held_out(12, 0.25)).tolist() == [3, 7, 11]
-    assert not is_held_out(12, 0.0).any() and is_held_out(12, 1.0).sum() == 6
-
-
-def test_episodes_are_selected_whole(tiny_episodes):
-    chosen = is_held_out(12, 0.25)
-    part = select_episodes(tiny_episodes, chosen)
-    assert part.lengths.tolist() == [200] * 3 and len(part.observations) == 3 * 201
-    np.testing.assert_allclose(part.episode_costs, tiny_episodes.episode_costs[chosen])
-    rest = select_episodes(tiny_episodes, ~chosen)
-    np.testing.assert_array_equal(rest.actions[:200], tiny_episodes.actions[:200])
-    np.testing.assert_array_equal(rest.observations[603:804], tiny_episodes.observations[804:1005])
+def test_conformal_quantile_holds_its_promise():
+    """Over many draws, a new score exceeds the quantile in at most a share `risk` of them."""
+    rng = torch.Generator().manual_seed(0)
+    for risk in (0.05, 0.2):
+        scores = torch.randn(4_000, 60, generator=rng).exp()
+        new = torch.randn(4_000, generator=rng).exp()
+        limits = torch.tensor([conformal_quantile(row, risk) for row in scores])
+        share = float((new > limits).float().mean())
+        assert risk - 2 / 61 - 0.015 < share <= risk + 0.015
+    with pytest.raises(ValueError, match="at least 19"):
+        conformal_quantile(torch.zeros(18), 0.05)
 
 
 def test_networks_know_nothing_of_held_out_episodes(tiny_episodes, calibrated_agent):
@@ -55,7 +53,7 @@ def test_scores_are_cost_less_what_the_planner_expects(tiny_episodes, calibrated
         unseen, agent.normalizer, 32, discount=1.0, cost_discount=1.0, coverage="all"
     )  # fmt: skip
     torch.testing.assert_close(
-        underestimated_values(agent.planner, windows), agent.calibration.underestimate
+        underestimated_values(agent.planner.judge, windows), agent.calibration.underestimate
     )
     batch = windows.get(torch.tensor([0]))
     time_to_go, step = torch.ones(1, 1), torch.zeros(1, dtype=torch.int64)
@@ -82,12 +80,12 @@ def test_any_risk_can_be_asked_for(calibrated_agent, tmp_path):
 
 def test_agents_without_calibration_say_so(tiny_episodes, tmp_path):
     settings = {"num_steps": 10, "batch_size": 16, "calibration_share": 0.0}
-    agent = fit(tiny_episodes, preset_config("quick", **settings))[0]
+    agent = fit(tiny_episodes, METHODS["trebi"].config("quick", **settings))[0]
     agent.save(tmp_path)
     with pytest.raises(ValueError, match="calibration_share=0.1"):
         TrebiAgent.load(tmp_path, risk=0.05)
     with pytest.raises(ValueError, match="not calibrated"):
         agent.margin_for(0.05)
-    config = preset_config("quick", **settings, risk=0.05)
+    config = METHODS["trebi"].config("quick", **settings, risk=0.05)
     with pytest.raises(ValueError, match="needs 19 steps of held-out data; there are 0"):
         fit(tiny_episodes, config, progress=pytest.fail)

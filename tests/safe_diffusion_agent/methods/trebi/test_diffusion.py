@@ -3,7 +3,15 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from safe_diffusion_agent.methods.trebi.diffusion import Schedule, sample
+from safe_diffusion_agent.episodes import Episodes
+from safe_diffusion_agent.methods.trebi.diffusion import (
+    NoiseSchedule,
+    Normalizer,
+    paper_step,
+    reference_step,
+    sample,
+    starting_in,
+)
 
 
 def no_condition(x):
@@ -28,13 +36,13 @@ def reference_scheduler(num_steps):
 
 @pytest.mark.parametrize("num_steps", [1, 10, 20, 100])
 def test_schedule_is_diffusers_cosine_schedule(num_steps):
-    schedule, reference = Schedule.cosine(num_steps), reference_scheduler(num_steps)
+    schedule, reference = NoiseSchedule.cosine(num_steps), reference_scheduler(num_steps)
     np.testing.assert_allclose(schedule.alpha_bar, reference.alphas_cumprod, rtol=1e-4, atol=1e-7)
 
 
 def test_schedule_has_the_reference_codes_values():
     """beta and posterior variance that the released code computes for T = 20."""
-    variance = Schedule.cosine(20).variance
+    variance = NoiseSchedule.cosine(20).variance
     expected = [0, 0.00575, 0.01519, 0.02614, 0.03808, 0.05094, 0.06482, 0.07990, 0.09651, 0.11506,
                 0.13614, 0.16059, 0.18960, 0.22503, 0.26980, 0.32884, 0.41111, 0.53433, 0.73490,
                 0.99295]  # fmt: skip
@@ -43,7 +51,7 @@ def test_schedule_has_the_reference_codes_values():
 
 
 def test_forward_process_is_diffusers():
-    schedule, reference = Schedule.cosine(20), reference_scheduler(20)
+    schedule, reference = NoiseSchedule.cosine(20), reference_scheduler(20)
     clean, noise = torch.randn(20, 4, 3), torch.randn(20, 4, 3)
     steps = torch.arange(20)
     np.testing.assert_allclose(
@@ -64,8 +72,8 @@ def test_reverse_process_is_diffusers_step_by_step(num_steps):
 
     sample(
         nonlinear_denoiser,
-        Schedule.cosine(num_steps),
-        Schedule.cosine(num_steps).draw_noise(shape, torch.Generator().manual_seed(0)),
+        NoiseSchedule.cosine(num_steps),
+        NoiseSchedule.cosine(num_steps).draw_noise(shape, torch.Generator().manual_seed(0)),
         recording_condition,
     )
     scheduler, generator = reference_scheduler(num_steps), torch.Generator().manual_seed(0)
@@ -80,11 +88,12 @@ def test_reverse_process_is_diffusers_step_by_step(num_steps):
         assert (mine - theirs).abs().max() < 2e-5
 
 
-@pytest.mark.parametrize("guidance_on", ["mean", "input"])
+@pytest.mark.parametrize("guided_step", [paper_step, reference_step])
 @pytest.mark.parametrize("repeats", [1, 2])
-def test_guided_step_is_the_formula_written_out(guidance_on, repeats):
+def test_guided_step_is_the_formula_written_out(guided_step, repeats):
     """Alg. 1 line 11 (on the mean) and the reference code (on the input), as plain loops."""
-    schedule, shape, unguided = Schedule.cosine(6), (3, 4, 2), 2
+    schedule, shape, unguided = NoiseSchedule.cosine(6), (3, 4, 2), 2
+    on_the_input = guided_step is reference_step
 
     def guide(x, diffusion_step):
         return torch.cos(x) * (1.0 + diffusion_step.to(x.dtype))
@@ -95,7 +104,7 @@ def test_guided_step_is_the_formula_written_out(guidance_on, repeats):
         schedule.draw_noise(shape, torch.Generator().manual_seed(1)),
         no_condition,
         guide,
-        guidance_on=guidance_on,
+        guided_step=guided_step,
         guidance_repeats=repeats,
         num_unguided_steps=unguided,
     )
@@ -105,10 +114,10 @@ def test_guided_step_is_the_formula_written_out(guidance_on, repeats):
         step, moved = torch.tensor([i]), x
         for _ in range(repeats if i >= unguided else 0):
             moved = moved + schedule.variance[i] * guide(moved, step)
-        start = moved if guidance_on == "input" else x
+        start = moved if on_the_input else x
         mean = schedule.clean_weight[i] * nonlinear_denoiser(start, step)
         mean = mean + schedule.noised_weight[i] * start
-        if guidance_on == "mean":
+        if not on_the_input:
             mean = mean + (moved - x)
         noise = torch.randn(shape, generator=generator) if i else torch.zeros(shape)
         last, x = start, mean + schedule.variance[i].sqrt() * noise
@@ -116,7 +125,8 @@ def test_guided_step_is_the_formula_written_out(guidance_on, repeats):
     torch.testing.assert_close(noised, last)
 
 
-def test_condition_is_imposed_after_every_change():
+@pytest.mark.parametrize("guided_step", [paper_step, reference_step])
+def test_condition_is_imposed_after_every_change(guided_step):
     def condition(x):
         x = x.clone()
         x[:, 0, 1:] = 7.0
@@ -130,14 +140,26 @@ def test_condition_is_imposed_after_every_change():
 
     result, noised = sample(
         denoiser,
-        Schedule.cosine(5),
-        Schedule.cosine(5).draw_noise((2, 3, 4), torch.Generator().manual_seed(0)),
+        NoiseSchedule.cosine(5),
+        NoiseSchedule.cosine(5).draw_noise((2, 3, 4), torch.Generator().manual_seed(0)),
         condition,
         lambda x, _: torch.ones_like(x),
-        guidance_on="input",
+        guided_step=guided_step,
     )
     for imposed in (*seen, result[:, 0, 1:], noised[:, 0, 1:]):
         assert (imposed == 7.0).all()
+
+
+def test_a_start_is_imposed_and_what_is_masked_is_zero():
+    x = torch.randn(2, 3, 4)
+    before, mask = x.clone(), torch.ones(2, 3, 4)
+    mask[:, 2] = 0.0
+    first = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    imposed = starting_in(first, mask)(x)
+    assert torch.equal(imposed[:, 0, 1:], first) and (imposed[:, 2] == 0).all()
+    assert torch.equal(imposed[:, 0, 0], x[:, 0, 0]) and torch.equal(imposed[:, 1], x[:, 1])
+    assert torch.equal(x, before), "the given trajectories are left alone"
+    assert torch.equal(starting_in(first)(x)[:, 1:], x[:, 1:])
 
 
 def gaussian_denoiser(mean, variance, schedule):
@@ -151,11 +173,11 @@ def gaussian_denoiser(mean, variance, schedule):
     return denoise
 
 
-@pytest.mark.parametrize("guidance_on", ["mean", "input"])
-def test_guided_samples_of_a_gaussian_have_the_closed_forms_mean_and_variance(guidance_on):
+@pytest.mark.parametrize("guided_step", [paper_step, reference_step])
+def test_guided_samples_of_a_gaussian_have_the_closed_forms_mean_and_variance(guided_step):
     """Data N(m, s^2), reward w x, target p(x) exp(alpha w x): N(m + alpha w s^2, s^2) (Eq. 13)."""
     mean, std, slope, scale, num = 0.7, 0.6, 1.5, 0.8, 20_000
-    schedule = Schedule.cosine(400)
+    schedule = NoiseSchedule.cosine(400)
     denoise = gaussian_denoiser(mean, std**2, schedule)
 
     def guide(x, diffusion_step):
@@ -170,7 +192,7 @@ def test_guided_samples_of_a_gaussian_have_the_closed_forms_mean_and_variance(gu
         schedule.draw_noise((num, 1, 1), torch.Generator().manual_seed(0)),
         no_condition,
         guide,
-        guidance_on=guidance_on,
+        guided_step=guided_step,
     )
     standard_error = std / num**0.5
     discretisation = 0.01
@@ -182,7 +204,7 @@ def test_guided_samples_of_a_gaussian_have_the_closed_forms_mean_and_variance(gu
 @pytest.mark.parametrize("num_kept", [1, 3, 10])
 def test_respaced_steps_are_diffusers_trailing_ones(num_kept):
     """Fewer steps: the same intermediate trajectories, with the same network and noise."""
-    schedule, shape = Schedule.cosine(10).respaced(num_kept), (5, 8, 4)
+    schedule, shape = NoiseSchedule.cosine(10).respaced(num_kept), (5, 8, 4)
     scheduler = DDPMScheduler(
         num_train_timesteps=10, beta_schedule="squaredcos_cap_v2", prediction_type="sample",
         variance_type="fixed_small", clip_sample=False, timestep_spacing="trailing",
@@ -209,7 +231,7 @@ def test_respaced_steps_are_diffusers_trailing_ones(num_kept):
 def test_few_steps_keep_a_gaussians_mean_and_variance():
     """Ancestral steps with the exact denoiser of a narrow Gaussian: nothing is lost by haste."""
     mean, std, num = 0.7, 0.05, 20_000
-    schedule = Schedule.cosine(400)
+    schedule = NoiseSchedule.cosine(400)
     few_steps = schedule.respaced(8)
     noise = few_steps.draw_noise((num, 1, 1), torch.Generator().manual_seed(0))
     few, _ = sample(gaussian_denoiser(mean, std**2, schedule), few_steps, noise, no_condition)
@@ -218,5 +240,36 @@ def test_few_steps_keep_a_gaussians_mean_and_variance():
 
 
 def test_a_respaced_schedule_of_all_steps_is_the_schedule():
-    schedule = Schedule.cosine(20)
+    schedule = NoiseSchedule.cosine(20)
     assert schedule.respaced(20) is schedule
+
+
+def test_normalizer_is_gaussian_and_leaves_constant_dimensions_alone():
+    rng = np.random.default_rng(0)
+    observations = rng.normal(3.0, 2.0, size=(500, 2)).astype(np.float32)
+    observations[:, 1] = 1.0 + 1e-7 * rng.normal(size=500)  # a constant, but for rounding
+    actions = rng.uniform(-1, 1, size=(499, 1)).astype(np.float32)
+    episodes = Episodes(
+        observations=observations, actions=actions, rewards=np.zeros(499), costs=np.zeros(499),
+        lengths=np.array([499]), terminated=np.array([False]),
+        action_low=np.array([-2.0], np.float32), action_high=np.array([2.0], np.float32),
+        dataset_id="tests/made-up-v0", env_id=None, max_episode_steps=499, cost_discount=1.0,
+        max_budget=1.0, metadata={},
+    )  # fmt: skip
+    normalizer = Normalizer.fit(episodes)
+    acted, observed = torch.tensor(actions), torch.tensor(observations)
+    normalized = normalizer.actions(acted), normalizer.observations(observed)
+    for part, std in zip(normalized, ([1.0], [1.0, 0.0]), strict=True):
+        np.testing.assert_allclose(part.mean(dim=0), [0.0] * len(std), atol=1e-5)
+        np.testing.assert_allclose(part.std(dim=0), std, atol=2e-3)
+    torch.testing.assert_close(normalizer.to_environment(normalized[0], slice(1)), acted)
+    torch.testing.assert_close(normalizer.to_environment(normalized[1], slice(1, None)), observed)
+    rows = torch.cat([acted, observed[:-1]], dim=1)
+    together = normalizer.trajectories(rows)
+    torch.testing.assert_close(together, torch.cat([normalized[0], normalized[1][:-1]], dim=1))
+    torch.testing.assert_close(normalizer.to_environment(together), rows)
+    bounds = normalizer.to_environment(torch.stack([normalizer.low, normalizer.high]))
+    np.testing.assert_allclose(bounds[:, 0], [-2.0, 2.0], atol=1e-5)
+    np.testing.assert_allclose(
+        bounds[:, 1], [observations[:, 0].min(), observations[:, 0].max()], rtol=1e-5
+    )

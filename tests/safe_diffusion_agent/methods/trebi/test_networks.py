@@ -5,7 +5,7 @@ from safe_diffusion_agent.episodes import Task
 from safe_diffusion_agent.learning import dynamics as blocked
 from safe_diffusion_agent.learning.dynamics import MemberLinear
 from safe_diffusion_agent.methods.trebi.config import ModelConfig
-from safe_diffusion_agent.methods.trebi.networks import TrebiNetworks, rescale_output
+from safe_diffusion_agent.methods.trebi.networks import ValueNetworks
 from safe_diffusion_agent.methods.trebi.unet import TemporalUNet, TrajectoryEncoder
 
 TASK = Task(
@@ -58,7 +58,7 @@ def test_shapes_for_every_horizon_of_the_paper(network, horizon, time_to_go):
     config = ModelConfig(
         network=network, horizon=horizon, time_to_go=time_to_go, cost_quantiles=(0.5, 0.9)
     )
-    networks = TrebiNetworks(config, TASK)
+    networks = ValueNetworks(config, TASK)
     x, step = torch.randn(5, horizon, 4), torch.tensor([3])
     time = torch.rand(5, 1) if time_to_go else None
     assert networks.denoiser(x, step).shape == (5, horizon, 4)
@@ -69,7 +69,7 @@ def test_shapes_for_every_horizon_of_the_paper(network, horizon, time_to_go):
 @pytest.mark.parametrize("network", ["unet", "mlp"])
 def test_outputs_depend_on_every_input(network):
     config = ModelConfig(network=network, horizon=16, time_to_go=True)
-    networks = TrebiNetworks(config, TASK)
+    networks = ValueNetworks(config, TASK)
     x = torch.randn(2, 16, 4, requires_grad=True)
     time = torch.rand(2, 1, requires_grad=True)
     step = torch.tensor([1, 1])
@@ -85,8 +85,10 @@ def test_outputs_depend_on_every_input(network):
 @pytest.mark.parametrize("network", ["unet", "mlp"])
 def test_rescaled_output(network):
     config = ModelConfig(network=network, horizon=16, cost_quantiles=(0.9,))
-    value = TrebiNetworks(config, TASK).cost
+    networks = ValueNetworks(config, TASK)
     x, step = torch.randn(4, 16, 4), torch.tensor([0])
-    before = value(x, step)
-    rescale_output(value, torch.tensor(7.0), torch.tensor(3.0))
-    torch.testing.assert_close(value(x, step), 7.0 + 3.0 * before)
+    rewards, costs = networks.reward(x, step), networks.cost(x, step)
+    two, three = torch.tensor(2.0), torch.tensor(3.0)
+    networks.rescale((-two, two), (torch.tensor(7.0), three))
+    torch.testing.assert_close(networks.reward(x, step), -2.0 + 2.0 * rewards)
+    torch.testing.assert_close(networks.cost(x, step), 7.0 + 3.0 * costs)

@@ -5,11 +5,13 @@ import pytest
 import torch
 
 from safe_diffusion_agent import TrebiAgent
-from safe_diffusion_agent.learning.dynamics import roll_out
+from safe_diffusion_agent.learning.dynamics import imagine
+from safe_diffusion_agent.methods.table import METHODS
 from safe_diffusion_agent.methods.trebi.fit import fit
 from safe_diffusion_agent.methods.trebi.frontier.critic import MULTIPLIERS
 from safe_diffusion_agent.methods.trebi.planner import budget_gradient
-from safe_diffusion_agent.methods.trebi.presets import PRESETS, preset_config
+from safe_diffusion_agent.methods.trebi.presets import PRESETS
+from safe_diffusion_agent.settings import override
 
 HANGING = np.array([-1.0, 0.0, 0.0], np.float32)
 STATES = np.array([[-1.0, 0.0, 0.0], [0.0, 1.0, 2.0], [0.6, -0.8, -4.0]], np.float32)
@@ -17,7 +19,7 @@ STATES = np.array([[-1.0, 0.0, 0.0], [0.0, 1.0, 2.0], [0.6, -0.8, -4.0]], np.flo
 
 @pytest.fixture(scope="module")
 def unet_folder(tiny_episodes, tmp_path_factory):
-    config = preset_config(
+    config = METHODS["trebi"].config(
         "paper", num_steps=20, batch_size=8, horizon=8, base_width=16, width_mults=(1, 2),
         diffusion_steps=6, num_candidates=16, penalty=20.0,
     )  # fmt: skip
@@ -101,7 +103,7 @@ def test_presets_for_speed_differ_from_frontier_in_the_planner_alone():
 def test_plans_of_the_critic_alone_are_warned_of(num_candidates, branches, frontier_agents):
     def agent_of(num_candidates, branches):
         agent = frontier_agents["realtime"]
-        config = agent.config.override_planner(num_candidates=num_candidates)
+        config = override(agent.config, {"num_candidates": num_candidates})
         about = agent.about | {"branches": branches}
         return TrebiAgent(
             agent.networks, agent.normalizer, config, agent.task, agent.calibration,
@@ -129,11 +131,11 @@ def test_the_critics_plans_are_rated_alike_with_and_without_diffusion(frontier_a
 
 
 def test_one_joint_rollout_is_that_of_each_behavior(frontier_agents):
-    judge = frontier_agents["frontier"].planner.judge()
+    judge = frontier_agents["frontier"].planner.judge
     critic, grid = judge.critic, judge.critic.multipliers
     obs, left = torch.tensor([[0.3, -0.5, 1.0], [1.0, 0.2, -0.4]]), torch.tensor([3.0, 90.0])
     plans = torch.randn(2, 4, 6, 1, generator=torch.Generator().manual_seed(0))
-    joint = judge.roll_out(obs, plans, left, habits=True)
+    joint = judge.imagine_plans(obs, plans, left, behaviors=True)
     returns = joint.returns.view(2, -1, 6)
     clamped = plans.clamp(critic.action_low, critic.action_high)
     discounts = {"discount": critic.discount, "cost_discount": critic.cost_discount}
@@ -146,5 +148,5 @@ def test_one_joint_rollout_is_that_of_each_behavior(frontier_agents):
                 steps = (left[row : row + 1] - t).clamp_min(1.0)
                 return critic.act(o, steps, grid[column - 4 : column - 3])
 
-            piece = roll_out(judge.dynamics, obs[row : row + 1], policy, 6, **discounts)
-            torch.testing.assert_close(returns[row, column], piece.returns[0])
+            alone = imagine(judge.dynamics, obs[row : row + 1], policy, 6, **discounts)
+            torch.testing.assert_close(returns[row, column], alone.returns[0])

@@ -1,16 +1,16 @@
 import numpy as np
 import pytest
 
-from safe_diffusion_agent.evaluation.rollout import rollout
-from safe_diffusion_agent.evaluation.schedules import (
+from safe_diffusion_agent.episodes import discounted_sum
+from safe_diffusion_agent.evaluation.moving_budgets import (
     Scheduled,
     lost_to_cuts,
     one_change,
     random_walk,
     top_ups,
     total_budget,
-    total_cost,
 )
+from safe_diffusion_agent.evaluation.rollout import rollout
 from safe_envs import next_remaining_budget
 
 
@@ -46,7 +46,7 @@ def test_budgets_are_told_as_the_recursion_says(discount):
         left = next_remaining_budget(left, run.costs[t], discount)
         if t < 199:
             left = left + grants[t + 1]
-    over = total_cost(run, discount) > total_budget(start, grants, discount)
+    over = discounted_sum(run.costs, discount) > total_budget(start, grants, discount)
     np.testing.assert_array_equal(left < 0, over)
 
 

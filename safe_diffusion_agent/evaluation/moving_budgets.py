@@ -22,13 +22,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from safe_diffusion_agent.evaluation.rollout import Policy, Rollout
-
-FloatArray = npt.NDArray[np.float64]
+from safe_diffusion_agent.episodes import discounted_sum
+from safe_diffusion_agent.evaluation.rollout import FloatArray, Policy
 
 
 def one_change(num_steps: int, at: npt.ArrayLike, amount: npt.ArrayLike) -> FloatArray:
-    """A raise (positive) or a cut (negative) of each episode's budget, once, `(T, n)`.
+    """Returns a raise (positive) or a cut (negative) of each episode's budget, once, `(T, n)`.
 
     Args:
         num_steps: T.
@@ -42,7 +41,7 @@ def one_change(num_steps: int, at: npt.ArrayLike, amount: npt.ArrayLike) -> Floa
 
 
 def top_ups(num_steps: int, every: int, amount: npt.ArrayLike) -> FloatArray:
-    """The same amount at regular times, as a daily allowance, `(T, n)`; the first after `every`.
+    """Returns the same amount at regular times, `(T, n)`; the first after `every` steps.
 
     Args:
         num_steps: T.
@@ -58,7 +57,7 @@ def top_ups(num_steps: int, every: int, amount: npt.ArrayLike) -> FloatArray:
 def random_walk(
     num_steps: int, every: int, scale: npt.ArrayLike, rng: np.random.Generator
 ) -> FloatArray:
-    """Normally distributed changes at regular times, independent of each other, `(T, n)`.
+    """Returns normally distributed changes at regular times, independent of each other, `(T, n)`.
 
     Args:
         num_steps: T.
@@ -74,15 +73,14 @@ def random_walk(
 
 
 def total_budget(start: npt.ArrayLike, grants: FloatArray, cost_discount: float) -> FloatArray:
-    """What an episode may cost in all, as seen from its start, `(n,)`; may be negative.
+    """Returns what an episode may cost in all, as seen from its start, `(n,)`; may be negative.
 
     Args:
         start: b, `(n,)`.
         grants: `(T, n)`.
         cost_discount: gamma_c.
     """
-    discounts = cost_discount ** np.arange(len(grants))
-    total: FloatArray = np.asarray(start, np.float64) + discounts @ grants
+    total: FloatArray = np.asarray(start, np.float64) + discounted_sum(grants, cost_discount)
     return total
 
 
@@ -108,7 +106,7 @@ class Scheduled:
     def __call__(
         self, obs: Any, remaining_budget: FloatArray, remaining_steps: npt.NDArray[np.int64], /
     ) -> npt.NDArray[Any]:
-        """Actions `(n, A)` of this step."""
+        """Returns actions `(n, A)` of this step."""
         self._granted = self._granted / self._cost_discount + self._grants[self._step]
         self._step += 1
         return self._policy(obs, remaining_budget + self._granted, remaining_steps)
@@ -117,7 +115,7 @@ class Scheduled:
 def lost_to_cuts(
     start: npt.ArrayLike, grants: FloatArray, costs: FloatArray, cost_discount: float
 ) -> npt.NDArray[np.bool_]:
-    """Whether more than the total budget had been spent before the last cut, `(n,)`.
+    """Returns whether more than the total budget had been spent before the last cut, `(n,)`.
 
     Args:
         start: b, `(n,)`.
@@ -131,9 +129,3 @@ def lost_to_cuts(
     before_last_cut = np.where(is_cut, spent_before, -np.inf).max(axis=0)
     lost: npt.NDArray[np.bool_] = before_last_cut > total_budget(start, grants, cost_discount)
     return lost
-
-
-def total_cost(run: Rollout, cost_discount: float) -> FloatArray:
-    """Discounted cost of each episode of a rollout, `(n,)`."""
-    costs: FloatArray = cost_discount ** np.arange(len(run.costs)) @ run.costs
-    return costs

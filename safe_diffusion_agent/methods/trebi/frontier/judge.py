@@ -1,0 +1,220 @@
+"""Judges plans by the frontier: the most reward that the rest of the budget can still buy.
+
+For a plan with return R and cost C of its own, after which the behavior that is best for return -
+m cost would return R_m and cost C_m, the most that a remaining budget z buys is bounded by
+
+    min over m >= 0 of   R + R_m + m (z - C - C_m)                  (Lagrangian dual),
+
+and the plan can be completed within the budget if C + min over m of C_m <= z. This replaces the
+Monte Carlo values of Lin et al. 2023, which say what the data's behavior went on to spend, and is
+our improvement on the paper.
+"""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from safe_diffusion_agent.learning.dynamics import DynamicsEnsemble, ModelRollout, imagine
+from safe_diffusion_agent.methods.trebi.frontier.critic import FrontierCritic, FrontierNetworks
+from safe_diffusion_agent.methods.trebi.planner import Sampler, TensorPair
+from safe_diffusion_agent.settings import check
+
+NUM_CAREFUL = 3  # largest multipliers, the least of whose costs is taken as reachable
+
+
+def most_return(
+    returns: Tensor, costs: Tensor, budget: Tensor, multipliers: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Returns the dual bound, and the least reachable cost.
+
+    Args:
+        returns: `(N, G)`, return of the plan and what follows it, for each multiplier.
+        costs: `(N, G)`, the same of the cost.
+        budget: z, `(N,)`; `inf` for no constraint.
+        multipliers: `(G,)`, ascending from 0, in return per cost.
+
+    Returns:
+        The most return that the budget buys, `(N,)`, and the least cost, `(N,)`.
+    """
+    slack = multipliers * (budget[:, None] - costs)
+    bounds = returns + torch.where(multipliers > 0, slack, 0.0)  # 0 * inf would be NaN
+    return bounds.min(dim=1).values, costs[:, -NUM_CAREFUL:].min(dim=1).values
+
+
+def best_single_return(
+    returns: Tensor, costs: Tensor, budget: Tensor, multipliers: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Returns, without the dual, the best return among the multipliers whose cost fits.
+
+    It is what is left where no mixture of two behaviors is counted on; for comparison.
+    """
+    least_cost = costs[:, -NUM_CAREFUL:].min(dim=1).values
+    fits = costs <= budget[:, None]
+    best = returns.masked_fill(~fits, -torch.inf).max(dim=1).values
+    return torch.where(fits.any(dim=1), best, returns[:, -1]), least_cost
+
+
+BOUNDS = {"dual": most_return, "single": best_single_return}
+
+
+class FrontierJudge:
+    """Samples without guidance, adds the critic's behaviors, and rates all by the frontier.
+
+    The critic's behaviors make the choice consistent from step to step without any memory: what was
+    counted on is among the candidates again.
+    """
+
+    networks_class: ClassVar[Any] = FrontierNetworks
+    looks_at_time, predicts_costs = True, False
+
+    def __init__(self, sampler: Sampler):
+        planner = sampler.config.planner
+        self.sampler, self.config = sampler, sampler.config
+        self.dynamics: DynamicsEnsemble = sampler.networks.dynamics
+        self.critic: FrontierCritic = sampler.networks.critic
+        own = planner.critic_plans * len(self.critic.multipliers)
+        self.num_candidates = planner.num_candidates + own
+        check(self.num_candidates > 0, "without critic_plans, num_candidates should be positive", 0)
+
+    def candidates(
+        self, obs: Tensor, budget: Tensor, steps: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns trajectories `(B, K, H, D)`, and their return and cost, `(B, K)` each."""
+        act_dim = self.sampler.task.act_dim
+        start = self.sampler.normalizer.observations(obs)
+        sampled = self._sampled(obs, steps, noise)
+        own = self.config.planner.critic_plans
+        rollout = self.imagine_plans(start, sampled[..., :act_dim], steps, behaviors=own)
+        imagined = rollout.trajectories(start).view(len(obs), -1, *sampled.shape[2:])
+        trajectories = torch.cat([sampled, imagined[:, sampled.shape[1] :]], dim=1)
+        num = trajectories.shape[1]
+        curves = self.return_and_cost(rollout, steps.repeat_interleave(num, 0))
+        returns, costs = self.rate(*curves, budget.repeat_interleave(num, 0))
+        return trajectories, returns.view(-1, num), costs.view(-1, num)
+
+    def rate(self, returns: Tensor, costs: Tensor, budget: Tensor) -> TensorPair:
+        """Returns the most return and the least cost of plans up to the episode's end, `(N,)` each.
+
+        Args:
+            returns: `(N, G)`, return of each plan and what follows it, for each multiplier.
+            costs: `(N, G)`, the same of the cost.
+            budget: `(N,)`, in cost units.
+        """
+        multipliers = self.critic.multipliers * self.critic.multiplier_unit()
+        return BOUNDS[self.config.planner.bound](returns, costs, budget, multipliers)
+
+    def return_and_cost(self, rollout: ModelRollout, steps_left: Tensor) -> TensorPair:
+        """Returns return and cost of plans and what may follow, for each multiplier, `(N, G)` each.
+
+        Args:
+            rollout: The plans in the models, which are believed for their `trusted_steps`; the
+                critic stands for the rest.
+            steps_left: `(N,)` before the first step, >= 1.
+        """
+        taken = steps_left.clamp(max=rollout.actions.shape[1]).minimum(self.dynamics.trusted_steps)
+        plan_return, plan_cost, survival, last_obs = rollout.after(taken)
+        returns, costs = self.values_to_go(last_obs, steps_left - taken)
+        discount = survival * self.critic.discount**taken
+        cost_discount = survival * self.critic.cost_discount**taken
+        return (
+            plan_return[:, None] + discount[:, None] * returns,
+            plan_cost[:, None] + cost_discount[:, None] * costs,
+        )
+
+    def values_to_go(self, obs: Tensor, steps_left: Tensor) -> TensorPair:
+        """Returns return-to-go and cost-to-go for each multiplier, `(N, G)` each."""
+        grid = self.critic.multipliers
+        returns, costs = self.critic(
+            obs.repeat_interleave(len(grid), 0),
+            steps_left.repeat_interleave(len(grid), 0),
+            grid.repeat(len(obs)),
+        )
+        return returns.view(len(obs), -1), costs.view(len(obs), -1)
+
+    def imagine_plans(
+        self, obs: Tensor, plans: Tensor, steps_left: Tensor, *, behaviors: bool
+    ) -> ModelRollout:
+        """Carries out given plans and the critic's behaviors in the models, all at once.
+
+        Args:
+            obs: First observations, `(B, O)`, normalized.
+            plans: Normalized actions, `(B, K, H, A)`; K may be 0.
+            steps_left: `(B,)`, >= 1.
+            behaviors: Whether the critic's behaviors for the G multipliers follow the plans.
+
+        Returns:
+            B (K + G) rollouts of H steps; without behaviors B K.
+        """
+        critic, (num_states, num_plans, horizon, act_dim) = self.critic, plans.shape
+        plans = plans.clamp(critic.action_low, critic.action_high)
+        grid = critic.multipliers if behaviors else critic.multipliers[:0]
+        left, multipliers = steps_left.repeat_interleave(len(grid), 0), grid.repeat(num_states)
+
+        def policy(obs: Tensor, t: int) -> Tensor:
+            following = obs.view(num_states, -1, obs.shape[1])[:, num_plans:].flatten(0, 1)
+            own = critic.act(following, (left - t).clamp_min(1.0), multipliers)
+            own = own.view(num_states, len(grid), act_dim)
+            return torch.cat([plans[:, :, t], own], dim=1).flatten(0, 1)
+
+        return imagine(
+            self.dynamics,
+            obs.repeat_interleave(num_plans + len(grid), 0),
+            policy,
+            horizon,
+            discount=critic.discount,
+            cost_discount=critic.cost_discount,
+        )
+
+    def costs_of_behavior(self, obs: Tensor, steps: Tensor, generator: torch.Generator) -> Tensor:
+        """Returns what the data's behavior spends in the models up to the episode's end, `(N,)`.
+
+        Each episode is in one member of the ensemble; the diffusion model acts, for H steps at a
+        time.
+        """
+        sampler, normalizer = self.sampler, self.sampler.normalizer
+        act_dim, dynamics = sampler.task.act_dim, self.dynamics
+        members = torch.arange(len(obs), device=obs.device) % dynamics.num_members
+        state = normalizer.observations(obs)
+        cost, weight = torch.zeros_like(steps), torch.ones_like(steps)
+        for t in range(int(steps.max())):
+            position = t % self.config.model.horizon
+            if position == 0:
+                current = normalizer.to_environment(state, slice(act_dim, None))
+                noise = sampler.draw_noise(len(current), generator)
+                trajectories, _ = sampler.draw(current, (steps - t).clamp_min(1.0), noise)
+                actions = sampler.clip(trajectories)[:, :, :act_dim]
+            transition = dynamics.step(state, actions[:, position], members)
+            cost = cost + weight * (steps > t) * transition.cost
+            weight = weight * self.critic.cost_discount * transition.survival
+            state = transition.observation
+        return cost
+
+    @torch.no_grad()
+    def foresee(self, plans: Tensor, obs: Tensor, steps: Tensor) -> tuple[TensorPair, TensorPair]:
+        """Returns cost and return of plans and what may follow, and of the critic's behaviors.
+
+        Args:
+            plans: Trajectories of one state, `(1, K, H, D)`, normalized.
+            obs: The state, `(1, O)`, in environment units.
+            steps: `(1,)`, steps up to the time limit.
+
+        Returns:
+            `(K, G)` twice, and `(1, G)` twice, for each multiplier.
+        """
+        start, num = self.sampler.normalizer.observations(obs), plans.shape[1]
+        actions = plans[..., : self.sampler.task.act_dim]
+        rollout = self.imagine_plans(start, actions, steps, behaviors=False)
+        returns, costs = self.return_and_cost(rollout, steps.repeat_interleave(num, 0))
+        alone_returns, alone_costs = self.values_to_go(start, steps)
+        return (costs, returns), (alone_costs, alone_returns)
+
+    def _sampled(self, obs: Tensor, steps: Tensor, noise: Tensor) -> Tensor:
+        """Returns candidates of the diffusion model, `(B, K, H, D)`; K may be 0."""
+        num, task = self.config.planner.num_candidates, self.sampler.task
+        if num == 0:
+            dim = task.act_dim + task.obs_dim
+            return obs.new_empty(len(obs), 0, self.config.model.horizon, dim)
+        row_obs, row_steps = (tensor.repeat_interleave(num, 0) for tensor in (obs, steps))
+        final, _ = self.sampler.draw(row_obs, row_steps, noise)
+        return self.sampler.clip(final).view(len(obs), num, *final.shape[1:])
