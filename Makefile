@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: quickstart test check pretrained
+.PHONY: quickstart test check docs pretrained
 
 quickstart: .venv/installed  ## collect, train and evaluate SafePendulum
 	$(BIN)/trebi run safe/Pendulum-v0 runs/pendulum --preset frontier --seed 0
@@ -15,6 +15,9 @@ check: .venv/installed-dev  ## format, lint, types, import rules
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+docs: .venv/installed-dev  ## the site, into build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 pretrained: quickstart  ## ship the quickstart's agent and results
 	mkdir -p safe_diffusion_agent/pretrained/pendulum results/quickstart
