@@ -1,6 +1,6 @@
 """The whole loop: an agent that is handed the remaining budget at every step."""
 
-import sys
+import argparse
 
 import gymnasium as gym
 
@@ -24,4 +24,6 @@ def main(budget: float = 30.0, agent_path: str = "pendulum", seed: int = 0) -> t
 
 
 if __name__ == "__main__":
-    main(*(float(argument) for argument in sys.argv[1:2]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("budget", type=float, nargs="?", default=30.0, help="in cost units")
+    main(**vars(parser.parse_args()))

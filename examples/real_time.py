@@ -3,7 +3,7 @@
 Every tick the agent is asked for an action; an answer that comes after the next tick is late.
 """
 
-import sys
+import argparse
 import time
 
 import gymnasium as gym
@@ -19,6 +19,8 @@ def main(ticks_per_second: float = 20.0, execution: str = "eager") -> tuple[int,
     agent = TrebiAgent.load("pendulum", execution=execution)
     env = BudgetObservation(gym.make("safe/Pendulum-v0"), budget=BUDGET)
     obs, info = env.reset(seed=0)
+    if execution == "compiled":
+        print("compiling the first plan: tens of seconds, unless it was compiled before")
     agent.act(obs["observation"], BUDGET, info["remaining_steps"])  # the first plan takes longer
     seconds, num_late, truncated = [], 0, False
     start = time.perf_counter()
@@ -41,4 +43,7 @@ def main(ticks_per_second: float = 20.0, execution: str = "eager") -> tuple[int,
 
 
 if __name__ == "__main__":  # such as: real_time.py 50 compiled
-    main(*map(float, sys.argv[1:2]), *sys.argv[2:3])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("ticks_per_second", type=float, nargs="?", default=20.0)
+    parser.add_argument("execution", nargs="?", default="eager", help="eager or compiled")
+    main(**vars(parser.parse_args()))

@@ -1,6 +1,6 @@
 """Raises and cuts the budget in the middle of the episode, and draws what the agent does."""
 
-import sys
+import argparse
 from pathlib import Path
 
 from safe_diffusion_agent import TrebiAgent
@@ -35,4 +35,6 @@ def main(
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("path", nargs="?", default="turn_the_dial.png", help="picture to write")
+    main(**vars(parser.parse_args()))
