@@ -175,6 +175,22 @@ def pretrained_names() -> list[str]:
     return sorted(file.parent.name for file in PRETRAINED.glob(f"*/{FILE_NAME}"))
 
 
+def origin(seed: int, losses: Mapping[str, float], behavior_policy: Any) -> dict[str, Any]:
+    """Returns what an agent keeps about its training, as JSON values.
+
+    Args:
+        seed: Of the training.
+        losses: The last ones logged.
+        behavior_policy: What the dataset says of who acted in it, if anything.
+    """
+    return {
+        "seed": seed,
+        "losses": dict(losses),
+        "behavior_policy": behavior_policy,
+        "provenance": provenance(),
+    }
+
+
 def provenance() -> dict[str, Any]:
     """Versions, commit, hardware and command of this process, as JSON values."""
     return {

@@ -17,10 +17,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from safe_diffusion_agent.compute import Recorder
-from safe_diffusion_agent.episodes import Episodes
 from safe_diffusion_agent.errors import CheckpointError
 from safe_diffusion_agent.settings import difference
-from safe_diffusion_agent.storage import load_checkpoint, provenance, save_checkpoint
+from safe_diffusion_agent.storage import load_checkpoint, save_checkpoint
 
 Progress = Callable[..., None]
 History = list[dict[str, float]]
@@ -83,20 +82,37 @@ class OptimizationConfig:
         return cls(**{field.name: getattr(settings, field.name) for field in fields(cls)})
 
 
-def origin(episodes: Episodes, seed: int, history: History) -> dict[str, Any]:
-    """Returns what an agent keeps about its training, as JSON values.
+@dataclass(frozen=True)
+class Stages:
+    """What the stages of a training of several share.
 
-    Args:
-        episodes: What it was trained on.
-        seed: Of the training.
-        history: Its logged losses.
+    Attributes:
+        seed: Fixes batches and noise.
+        identity: JSON values that a continued training must share (dataset, config, seed).
+        state_path: File of the first stage, to continue from. None saves nothing.
+        progress: Called as `progress(done, total, ...)` over all stages.
+        total: Steps of all stages.
     """
-    return {
-        "seed": seed,
-        "behavior_policy": episodes.metadata.get("behavior_policy"),
-        "losses": history[-1],
-        "provenance": provenance(),
-    }
+
+    seed: int
+    identity: Mapping[str, Any]
+    state_path: Path | None
+    progress: Progress | None
+    total: int
+
+    def path(self, stage: str) -> Path | None:
+        """Returns the file of a later stage."""
+        path = self.state_path
+        return None if path is None else path.with_stem(f"{path.stem}-{stage}")
+
+    def progress_after(self, done_before: int) -> Progress:
+        """Returns the progress of a stage, which counts on after so many steps."""
+
+        def progress(done: int, _: int, **values: float) -> None:
+            if self.progress is not None:
+                self.progress(done_before + done, self.total, **values)
+
+        return progress
 
 
 class _Run:

@@ -20,10 +20,10 @@ from safe_diffusion_agent.learning.training import (
     Progress,
     Training,
     optimize,
-    origin,
 )
 from safe_diffusion_agent.learning.transitions import Batch, Transitions, UnitNormalizer
 from safe_diffusion_agent.methods.baselines.agent import BaselineAgent
+from safe_diffusion_agent.storage import origin
 
 AgentType = TypeVar("AgentType", bound=BaselineAgent)
 
@@ -111,7 +111,7 @@ def fit(
         histories.append(history)
     if agent_class.per_budget:
         networks, history = nn.ModuleList(trained), _means(histories)
-    about = origin(episodes, seed, history)
+    about = origin(seed, history[-1], episodes.metadata.get("behavior_policy"))
     return agent_class(
         networks, normalizer, config, task, about=about, device=torch_device
     ), history

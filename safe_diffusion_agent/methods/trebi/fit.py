@@ -18,15 +18,14 @@ from safe_diffusion_agent.learning.training import (
     History,
     OptimizationConfig,
     Progress,
+    Stages,
     optimize,
-    origin,
 )
 from safe_diffusion_agent.methods.trebi.agent import TrebiAgent, judge_of, planner_of
 from safe_diffusion_agent.methods.trebi.calibration import Calibration
 from safe_diffusion_agent.methods.trebi.config import TrebiConfig
 from safe_diffusion_agent.methods.trebi.diffusion import NoiseSchedule, Normalizer
 from safe_diffusion_agent.methods.trebi.frontier import fit as frontier
-from safe_diffusion_agent.methods.trebi.frontier.fit import Stages
 from safe_diffusion_agent.methods.trebi.frontier.judge import FrontierJudge
 from safe_diffusion_agent.methods.trebi.planner import Planner, Sampler, ValueJudge
 from safe_diffusion_agent.methods.trebi.training import (
@@ -34,6 +33,7 @@ from safe_diffusion_agent.methods.trebi.training import (
     ValueTraining,
     windows_of,
 )
+from safe_diffusion_agent.storage import origin
 
 AgentType = TypeVar("AgentType", bound=TrebiAgent)
 
@@ -135,7 +135,7 @@ def fit(
     planner = planner_of(networks, schedule, of_device, config, task)
     fitted = judge_fit.finish(planner, training, episodes, stages)
     history = [*history, *fitted.history]
-    about = origin(episodes, seed, history) | fitted.about
+    about = origin(seed, history[-1], episodes.metadata.get("behavior_policy")) | fitted.about
     parts = (networks, normalizer, config, task, fitted.calibration)
     return agent_class(*parts, about=about, device=torch_device), history
 

@@ -10,7 +10,7 @@ import torch
 
 from safe_diffusion_agent.compute import record_cuda_graph
 from safe_diffusion_agent.errors import CheckpointError
-from safe_diffusion_agent.learning.training import OptimizationConfig, Training, optimize
+from safe_diffusion_agent.learning.training import OptimizationConfig, Stages, Training, optimize
 from safe_diffusion_agent.storage import load_checkpoint
 
 CONFIG = OptimizationConfig(
@@ -206,6 +206,21 @@ def test_settings_of_the_same_names_are_taken():
         num_steps=7, learning_rate=0.1, accumulate=2, decay_from=0.5, ema_decay=0.9,
         ema_interval=3, ema_start=4,
     )  # fmt: skip
+
+
+def test_stages_save_beside_the_first_and_count_on(tmp_path):
+    seen = []
+    options = {"seed": 0, "identity": {}, "total": 9}
+    stages = Stages(
+        state_path=tmp_path / "training.safetensors", progress=lambda *a, **k: seen.append((a, k)),
+        **options,
+    )  # fmt: skip
+    assert stages.path("models") == tmp_path / "training-models.safetensors"
+    stages.progress_after(4)(2, 5, loss=1.0)
+    assert seen == [((6, 9), {"loss": 1.0})]
+    silent = Stages(state_path=None, progress=None, **options)
+    assert silent.path("models") is None
+    silent.progress_after(4)(2, 5)
 
 
 class Killed(BaseException):

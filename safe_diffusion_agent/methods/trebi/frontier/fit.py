@@ -5,16 +5,14 @@ Three stages that follow the denoiser's training. Each saves beside it, and can 
 
 import copy
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from safe_diffusion_agent.episodes import Episodes, Task, is_held_out, values_to_go
-from safe_diffusion_agent.learning.training import History, OptimizationConfig, Progress, optimize
+from safe_diffusion_agent.learning.training import History, OptimizationConfig, Stages, optimize
 from safe_diffusion_agent.learning.transitions import Transitions
 from safe_diffusion_agent.methods.trebi.calibration import Calibration
 from safe_diffusion_agent.methods.trebi.config import TrebiConfig
@@ -34,39 +32,6 @@ from safe_diffusion_agent.methods.trebi.frontier.model_fit import (
 from safe_diffusion_agent.methods.trebi.planner import Planner
 
 AVERAGED: dict[str, Any] = {"ema_decay": 0.998, "ema_interval": 1, "ema_start": 100}
-
-
-@dataclass(frozen=True)
-class Stages:
-    """What the stages of a training of several share.
-
-    Attributes:
-        seed: Fixes batches and noise.
-        identity: JSON values that a continued training must share (dataset, config, seed).
-        state_path: File of the first stage, to continue from. None saves nothing.
-        progress: Called as `progress(done, total, ...)` over all stages.
-        total: Steps of all stages.
-    """
-
-    seed: int
-    identity: Mapping[str, Any]
-    state_path: Path | None
-    progress: Progress | None
-    total: int
-
-    def path(self, stage: str) -> Path | None:
-        """Returns the file of a later stage."""
-        path = self.state_path
-        return None if path is None else path.with_stem(f"{path.stem}-{stage}")
-
-    def progress_after(self, done_before: int) -> Progress:
-        """Returns the progress of a stage, which counts on after so many steps."""
-
-        def progress(done: int, _: int, **values: float) -> None:
-            if self.progress is not None:
-                self.progress(done_before + done, self.total, **values)
-
-        return progress
 
 
 def fit_frontier(

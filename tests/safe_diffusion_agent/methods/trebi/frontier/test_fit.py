@@ -142,18 +142,3 @@ def test_a_critic_that_needs_too_large_a_margin_is_trained_without_branches(
         agent.networks.critic.parameters(), expected.networks.critic.parameters(), strict=True
     ):
         torch.testing.assert_close(tensor, other)
-
-
-def test_stages_save_beside_the_first_and_count_on(tmp_path):
-    seen = []
-    options = {"seed": 0, "identity": {}, "total": 9}
-    stages = frontier_fit.Stages(
-        state_path=tmp_path / "training.safetensors", progress=lambda *a, **k: seen.append((a, k)),
-        **options,
-    )  # fmt: skip
-    assert stages.path("models") == tmp_path / "training-models.safetensors"
-    stages.progress_after(4)(2, 5, loss=1.0)
-    assert seen == [((6, 9), {"loss": 1.0})]
-    silent = frontier_fit.Stages(state_path=None, progress=None, **options)
-    assert silent.path("models") is None
-    silent.progress_after(4)(2, 5)
