@@ -5,9 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from trust_settings import SHIFTS, START_SEED, Shift, grid, play, shifts_of
-
-from safe_diffusion_agent import AdaptiveRisk, TrebiAgent
 from safe_diffusion_agent.evaluation.schedules import (
     lost_to_cuts,
     one_change,
@@ -15,6 +12,9 @@ from safe_diffusion_agent.evaluation.schedules import (
     top_ups,
     total_budget,
 )
+from trust_settings import SHIFTS, START_SEED, Shift, grid, play, shifts_of
+
+from safe_diffusion_agent import AdaptiveRisk, TrebiAgent
 from safe_diffusion_agent.evaluation.statistics import wilson_interval
 
 RISKS = (None, 0.02, 0.05, 0.1, 0.2, 0.4)

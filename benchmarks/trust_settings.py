@@ -5,10 +5,10 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from safe_diffusion_agent.evaluation.schedules import Scheduled, total_cost
 
 from safe_diffusion_agent import TrebiAgent
 from safe_diffusion_agent.evaluation.rollout import Rollout, rollout, start_seed
-from safe_diffusion_agent.evaluation.schedules import Scheduled, total_cost
 
 START_SEED = 7000  # of the start states; nothing was tuned on them
 

@@ -197,7 +197,7 @@ def provenance() -> dict[str, Any]:
         "command": shown_command(),
         "commit": _commit(),
         "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in RECORDED_PACKAGES},
+        | {name: _version(name) for name in RECORDED_PACKAGES},
         "hardware": f"{_processor()}, {os.cpu_count()} cores, {platform.system()}",
     }
 
@@ -206,6 +206,14 @@ def shown_command() -> str:
     """Returns the command line of this process, without the folder that the program lies in."""
     program = Path(sys.argv[0]).name
     return shlex.join(["trebi" if program == "__main__.py" else program, *sys.argv[1:]])
+
+
+def _version(package: str) -> str | None:
+    """The installed version; None for a checkout that is only on the path."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _processor() -> str:

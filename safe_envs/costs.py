@@ -265,3 +265,14 @@ def ball_reach_cost(
     if isinstance(num_puddles, int):
         return float(touches_box or num_puddles > 0)
     return np.asarray(np.greater(touches_box, 0) | np.greater(num_puddles, 0), np.float64)
+
+
+# Those that are called as (observation, action, next_observation, info), by their short names.
+COST_FUNCTIONS: dict[str, CostFunction] = {
+    "pendulum": pendulum_cost,
+    "reacher": reacher_cost,
+    "speed": speed_cost,
+    "speed_limit": speed_limit_cost,
+    "car_circle": car_circle_cost,
+    "ball_reach": ball_reach_cost,
+}

@@ -1,16 +1,23 @@
 """Commands on agents: `trebi train`, `evaluate`, `run`, `inspect`, and `list`."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Column, Table
 
-from safe_diffusion_agent.cli.display import console, progress_bar, show_evaluation
+from safe_diffusion_agent.cli.display import (
+    console,
+    progress_bar,
+    progress_bars,
+    show_evaluation,
+)
 from safe_diffusion_agent.cli.options import (
     CostFn,
     CostKey,
     Device,
+    Jobs,
     Method,
     NumEpisodes,
     Preset,
@@ -19,6 +26,7 @@ from safe_diffusion_agent.cli.options import (
     Settings,
     parse_function,
     parse_ratios,
+    parse_seeds,
     parse_settings,
 )
 
@@ -32,59 +40,73 @@ def train(
     method: Method = "trebi",
     preset: Preset = "quick",
     seed: Seed = 0,
+    seeds: Annotated[
+        str | None, typer.Option(help="Several, like 0,1,2: agents OUT/seed-0, ...")
+    ] = None,
+    jobs: Jobs = 1,
     device: Device = "auto",
     cost_key: CostKey = "infos/cost",
     cost_fn: CostFn = None,
     settings: Settings = None,
 ) -> None:
-    """Train an agent on a Minari dataset."""
+    """Train an agent on a Minari dataset, or several with different seeds."""
     from safe_diffusion_agent.experiments.inspection import held_back_too_much
-    from safe_diffusion_agent.experiments.stages import train as train_agent
+    from safe_diffusion_agent.experiments.jobs import run_all, train_job
+    from safe_diffusion_agent.methods.table import load_agent
 
-    with progress_bar("train") as progress:
-        agent = train_agent(
+    folders = {seed: out}
+    if seeds is not None:
+        folders = {one: out / f"seed-{one}" for one in parse_seeds(seeds)}
+    trainings = [
+        train_job(
             dataset_id,
-            out,
+            folder,
             method=method,
             preset=preset,
-            seed=seed,
+            seed=one,
             device=device,
             cost_key=cost_key,
             cost_fn=parse_function(cost_fn),
             settings=parse_settings(settings),
-            progress=progress,
         )
-    console.print(f"Agent: {out}")
-    if warning := held_back_too_much(agent):
-        console.print(f"[yellow]{warning}[/]")
+        for one, folder in folders.items()
+    ]
+    with progress_bars() as progress:
+        run_all(trainings, workers=jobs, progress=progress)
+    for folder in folders.values():
+        console.print(f"Agent: {folder}")
+        if warning := held_back_too_much(load_agent(folder, device=device)):
+            console.print(f"[yellow]{warning}[/]")
 
 
 @app.command(epilog="Example: trebi evaluate pendulum --episodes 20 --out runs/evaluation")
 def evaluate(
-    agent: Annotated[str, typer.Argument(help="Folder of a run, or name of a pretrained agent.")],
-    out: Annotated[Path | None, typer.Option(help="Folder of the results.")] = None,
+    agents: Annotated[
+        list[str], typer.Argument(help="Folders of runs, or names of pretrained agents.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the results; of several agents, OUT/NAME.")
+    ] = None,
     env_id: Annotated[str | None, typer.Option("--env", help="Task; default: the agent's.")] = None,
     ratios: Ratios = "0.2,0.4,0.6,0.8,1.0",
     episodes: NumEpisodes = 20,
     seed: Seed = 0,
     max_budget: Annotated[
-        float | None, typer.Option(help="In cost units; default: task's.")
+        float | None, typer.Option(help="In cost units; default: that of the agent's dataset.")
     ] = None,
     control_interval: Annotated[int, typer.Option(help="Steps between two plans.")] = 1,
+    jobs: Jobs = 1,
     device: Device = "auto",
     settings: Settings = None,
 ) -> None:
-    """Evaluate an agent under several budgets: table, results.json, episodes.csv, picture.
+    """Evaluate agents under several budgets: table, results.json, episodes.csv, picture.
 
     Run it again after an interruption, and it continues.
     """
     from safe_diffusion_agent.evaluation.protocol import EvaluationConfig
-    from safe_diffusion_agent.experiments.stages import evaluate as evaluate_agent
-    from safe_diffusion_agent.methods.table import load_agent
+    from safe_diffusion_agent.experiments.jobs import evaluate_job, run_all
 
     changed = parse_settings(settings)
-    loaded = load_agent(agent, device=device, **changed)
-    default_out = Path(agent) if Path(agent).is_dir() else Path("runs") / agent
     config = EvaluationConfig(
         ratios=parse_ratios(ratios),
         num_episodes=episodes,
@@ -92,12 +114,23 @@ def evaluate(
         max_budget=max_budget,
         control_interval=control_interval,
     )
-    folder = out or default_out / "evaluation"
+    folders = {agent: _results_folder(agent, out, alone=len(agents) == 1) for agent in agents}
     if changed.get("execution") == "compiled":
         console.print("The first plan is compiled: tens of seconds, unless it was before.")
-    with progress_bar("evaluate") as progress:
-        document = evaluate_agent(loaded, folder, env_id=env_id, config=config, progress=progress)
-    show_evaluation(document, folder)
+    evaluations = [
+        evaluate_job(agent, folder, config, env_id=env_id, settings=changed, device=device)
+        for agent, folder in folders.items()
+    ]
+    with progress_bars() as progress:
+        run_all(evaluations, workers=jobs, progress=progress)
+    for folder in folders.values():
+        show_evaluation(json.loads((folder / "results.json").read_text()), folder)
+
+
+def _results_folder(agent: str, out: Path | None, *, alone: bool) -> Path:
+    if out is None:
+        return (Path(agent) if Path(agent).is_dir() else Path("runs") / agent) / "evaluation"
+    return out if alone else out / agent.strip("/").replace("/", "-")
 
 
 @app.command(epilog="Example: trebi run safe/Pendulum-v0 runs/pendulum --preset frontier")

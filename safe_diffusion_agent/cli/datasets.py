@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from safe_diffusion_agent.cli.display import console, progress_bar, progress_bars
-from safe_diffusion_agent.cli.options import CostFn, CostKey, Seed, parse_function
+from safe_diffusion_agent.cli.options import CostFn, CostKey, Jobs, Seed, parse_function
 
 app = typer.Typer()
 
@@ -32,19 +32,23 @@ def collect(
     max_steps: Annotated[
         int | None, typer.Option(help="With --all: most steps of each dataset, and of its SAC.")
     ] = None,
-    jobs: Annotated[int, typer.Option(help="With --all: processes side by side.")] = 1,
+    jobs: Jobs = 1,
 ) -> None:
     """Train an unconstrained SAC and store what it saw, or its policy's episodes, as a dataset."""
-    from safe_diffusion_agent.data.collection import CollectConfig
+    from safe_diffusion_agent.data.collection import CollectConfig, default_dataset_id
     from safe_diffusion_agent.data.collection import collect as collect_dataset
-    from safe_diffusion_agent.data.manifest import MANIFEST, capped, collect_all
+    from safe_diffusion_agent.data.manifest import MANIFEST, capped
+    from safe_diffusion_agent.experiments.jobs import collect_job, run_all
 
     if all_datasets == (env_id is not None):
         raise ValueError("Name one task, or give --all.")
     if env_id is None:
         configs = [replace(config, seed=seed) for config in capped(MANIFEST, max_steps)]
+        ids = [default_dataset_id(config.env_id, config.quality) for config in configs]
+        pairs = zip(configs, ids, strict=True)
+        collections = [collect_job(c, name, overwrite=overwrite) for c, name in pairs]
         with progress_bars() as progress:
-            ids = collect_all(configs, jobs=jobs, overwrite=overwrite, progress=progress)
+            run_all(collections, workers=jobs, progress=progress)
     else:
         config = CollectConfig(
             env_id=env_id, quality=quality, num_steps=steps, train_steps=train_steps, seed=seed
@@ -121,7 +125,7 @@ def max_budget(
     cost_fn: CostFn = None,
 ) -> None:
     """Compute the maximum budget of a dataset by the paper's rules, and store it with it."""
-    from safe_diffusion_agent.experiments.stages import measure_max_budget
+    from safe_diffusion_agent.experiments.cards import measure_max_budget
     from safe_diffusion_agent.methods.table import load_agent
 
     loaded = None if agent is None else load_agent(agent)

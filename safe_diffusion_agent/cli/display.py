@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -18,22 +18,28 @@ from rich.progress import (
 )
 from rich.table import Column, Table
 
+if TYPE_CHECKING:
+    from safe_diffusion_agent.experiments.rows import Row
+
 console = Console()
 
 
 @contextmanager
 def progress_bar(name: str) -> Iterator[Callable[..., None]]:
-    """One progress bar; gives the function `progress(done, total, **values)` that moves it."""
-    with progress_bars() as progress:
+    """Shows one progress bar; gives the function `progress(done, total, **values)`."""
+    with progress_bars(keep=True) as progress:
         yield lambda done, total, **values: progress(name, done, total, **values)
 
 
 @contextmanager
-def progress_bars() -> Iterator[Callable[..., None]]:
-    """Progress bars that appear as `progress(name, done, total, **values)` names them.
+def progress_bars(*, keep: bool = False) -> Iterator[Callable[..., None]]:
+    """Shows progress bars, which appear as `progress(name, done, total, **values)` names them.
 
     They show rate, time left, and the values. An interruption ends the command and says how to
     continue.
+
+    Args:
+        keep: Bars that are full are still shown.
     """
     columns = (
         TextColumn("[bold]{task.description:<9}", table_column=Column(no_wrap=True)),
@@ -53,10 +59,14 @@ def progress_bars() -> Iterator[Callable[..., None]]:
                 task = bars.add_task(name, total=total, completed=before, rate="", values="")
                 tasks[name] = (task, before)
             task, first = tasks[name]
+            if done < bars.tasks[task].completed:  # the next stage of the same job
+                bars.reset(task, total=total, completed=done)
+                tasks[name] = (task, first := done)
             elapsed = bars.tasks[task].elapsed or 0.0
             rate = _rate((done - first) / elapsed) if elapsed > 0.5 else ""
             shown = "  ".join(f"{key} {value:.3g}" for key, value in values.items())
-            bars.update(task, completed=done, total=total, rate=rate, values=shown)
+            visible = keep or done < total
+            bars.update(task, completed=done, total=total, visible=visible, rate=rate, values=shown)
 
         try:
             yield progress
@@ -71,7 +81,7 @@ def _rate(per_second: float) -> str:
 
 
 def show_evaluation(document: dict[str, Any], folder: Path) -> None:
-    """Prints what `pipeline.evaluate` returned."""
+    """Prints what `stages.evaluate` returned."""
     names = ("budget", "ratio", "mean", "q1", "median", "q3", "max", "over", "95 %", "return")
     table = Table(
         *(Column(name, justify="right") for name in names), box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
@@ -101,8 +111,28 @@ def show_evaluation(document: dict[str, Any], folder: Path) -> None:
     console.print(f"written: {folder}/results.json, episodes.csv, evaluation.png")
 
 
+def show_rows(rows: Sequence[tuple["Row", str, bool]]) -> None:
+    """Prints what a study runs.
+
+    Args:
+        rows: Rows with the ids of their datasets, and whether they are done.
+    """
+    names = ("row", "dataset", "method", "settings", "load settings", "seed", "episodes", "done")
+    table = Table(*names, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for row, dataset_id, done in rows:
+        settings = (
+            " ".join(f"{name}={value}" for name, value in of.items())
+            for of in (row.settings, row.load_settings)
+        )
+        episodes = row.evaluation["num_episodes"]
+        label = row.label + (f" ({', '.join(row.parts)})" if row.parts else "")
+        numbers = (f"{row.seed}", f"{episodes}", "yes" if done else "no")
+        table.add_row(label, dataset_id, row.name, *settings, *numbers)
+    console.print(table)
+
+
 def show_comparison(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Prints `comparison.summary`: a table per task, methods by budgets."""
+    """Prints the rows of `summary.csv`: a table per task, methods by budgets."""
     for task in dict.fromkeys(row["task"] for row in rows):
         of_task = [row for row in rows if row["task"] == task]
         ratios = sorted({row["ratio"] for row in of_task})

@@ -1,12 +1,14 @@
 """Options that several commands share, and how their values are read."""
 
 import importlib
+import inspect
 import json
 from typing import Annotated, Any
 
 import typer
 
 from safe_diffusion_agent.errors import UnknownNameError
+from safe_envs.costs import COST_FUNCTIONS
 
 Seed = Annotated[int, typer.Option(help="Fixes the whole command, on one machine.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, ... or auto.")]
@@ -22,11 +24,12 @@ CostFn = Annotated[
     typer.Option(help="Compute the costs: a function of safe_envs.costs, or module:function."),
 ]
 Ratios = Annotated[str, typer.Option(help="Budgets as shares of the maximum, with commas between.")]
+Jobs = Annotated[int, typer.Option(help="Processes side by side, where there are several jobs.")]
 NumEpisodes = Annotated[int, typer.Option("--episodes", help="Episodes per budget.")]
 
 
 def parse_settings(settings: list[str] | None) -> dict[str, Any]:
-    """`key=value` pairs; values are JSON, or else strings."""
+    """Returns `key=value` pairs as a mapping; values are JSON, or else strings."""
     parsed: dict[str, Any] = {}
     for setting in settings or []:
         key, separator, text = setting.partition("=")
@@ -41,19 +44,32 @@ def parse_settings(settings: list[str] | None) -> dict[str, Any]:
 
 
 def parse_function(name: str | None) -> Any:
-    """`"speed"` is `safe_envs.costs.speed_cost`; `"module:function"` anything else."""
+    """Returns a cost function: `"speed"` is one of `safe_envs`, `"module:function"` any other.
+
+    Raises:
+        UnknownNameError: `safe_envs` has no such function.
+        ValueError: There is no such module or function, or it takes other arguments.
+    """
     if name is None:
         return None
-    module_name, _, function = name.rpartition(":")
-    module = importlib.import_module(module_name or "safe_envs.costs")
-    known = [n.removesuffix("_cost") for n in vars(module) if n.endswith("_cost")]
-    if not module_name and name not in known:
-        raise UnknownNameError("cost function", name, known)
-    return getattr(module, function if module_name else f"{name}_cost")
+    module_name, _, attribute = name.rpartition(":")
+    if not module_name:
+        if name not in COST_FUNCTIONS:
+            raise UnknownNameError("cost function", name, COST_FUNCTIONS)
+        return COST_FUNCTIONS[name]
+    try:
+        function = getattr(importlib.import_module(module_name), attribute)
+        inspect.signature(function).bind(*["observation", "action", "next_observation", "info"])
+    except (ImportError, AttributeError, TypeError) as error:
+        raise ValueError(
+            "--cost-fn should be a function of (observation, action, next_observation, info). "
+            f"Received {name!r}: {error}."
+        ) from error
+    return function
 
 
 def parse_ratios(text: str) -> tuple[float, ...]:
-    """Numbers with commas between."""
+    """Returns numbers with commas between as a tuple."""
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
@@ -61,7 +77,7 @@ def parse_ratios(text: str) -> tuple[float, ...]:
 
 
 def parse_seeds(text: str) -> list[int]:
-    """Whole numbers with commas between."""
+    """Returns whole numbers with commas between as a list."""
     try:
         return [int(part) for part in text.split(",")]
     except ValueError as error:

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
@@ -28,11 +28,13 @@ from minari.storage.datasets_root_dir import get_dataset_path
 
 from safe_diffusion_agent.compute import one_thread
 from safe_diffusion_agent.data.recording import Episode, EpisodeRecorder, Progress, record_episodes
-from safe_diffusion_agent.data.sac import EVALUATION_SEED_OFFSET, SacTraining, Snapshot
 from safe_diffusion_agent.data.writing import write_dataset
 from safe_diffusion_agent.errors import DatasetError, UnknownNameError
 from safe_diffusion_agent.storage import provenance
 from safe_envs import CostSignal, task_spec
+
+if TYPE_CHECKING:  # Stable-Baselines3 is loaded where SAC is trained
+    from safe_diffusion_agent.data.sac import SacTraining, Snapshot
 
 ALGORITHMS = {
     "replay": "SAC (Stable-Baselines3), unconstrained: its whole replay buffer",
@@ -132,10 +134,12 @@ def collect(
         DatasetError: The id is taken by a dataset that something else made.
         CheckpointError: `state_dir` belongs to another collection.
     """
+    from safe_diffusion_agent.data.sac import SacTraining
+
     spec = task_spec(config.env_id)
     dataset_id = dataset_id or default_dataset_id(config.env_id, config.quality)
     folder = default_state_dir(config) if state_dir is None else Path(state_dir)
-    if _is_there(dataset_id, config, overwrite):
+    if is_collected(dataset_id, config, overwrite=overwrite):
         return dataset_id
     with one_thread():
         training = SacTraining(spec.id, config.sac_steps, config.seed, folder)
@@ -162,7 +166,7 @@ def collect(
     return dataset_id
 
 
-def medium_snapshot(training: SacTraining) -> Snapshot:
+def medium_snapshot(training: "SacTraining") -> "Snapshot":
     """Returns the first policy that reached a third of the way from none to the final one.
 
     Raises:
@@ -181,7 +185,7 @@ def medium_snapshot(training: SacTraining) -> Snapshot:
 
 def _episodes(
     config: CollectConfig,
-    training: SacTraining,
+    training: "SacTraining",
     folder: Path,
     progress: Progress | None,
 ) -> Iterator[Episode]:
@@ -190,7 +194,7 @@ def _episodes(
     if config.quality == "medium-replay":
         return _until(training.episodes(), medium_snapshot(training).step)
 
-    def rolled_out(snapshot: Snapshot, num_steps: int) -> Iterator[Episode]:
+    def rolled_out(snapshot: "Snapshot", num_steps: int) -> Iterator[Episode]:
         rounds = folder / f"rollouts-{snapshot.step:08d}"
         policy = training.load_policy(snapshot)
         return record_episodes(policy, config.env_id, num_steps, config.seed, rounds, progress)
@@ -220,6 +224,8 @@ def _return_without_policy(env_id: str, seed: int, num_episodes: int = 5) -> flo
     Zeros, because to do nothing is far better than random actions where actions are charged for
     (HalfCheetah: about 0 against -280); an untrained network does as much.
     """
+    from safe_diffusion_agent.data.sac import EVALUATION_SEED_OFFSET
+
     means = []
     for scale in (0.0, 1.0):
         recorder = EpisodeRecorder(gym.make(env_id), seed + 2 * EVALUATION_SEED_OFFSET)
@@ -253,8 +259,17 @@ def _cost_function(env: gym.Env[Any, Any]) -> str | None:
     return None
 
 
-def _is_there(dataset_id: str, config: CollectConfig, overwrite: bool) -> bool:
-    """Returns whether the config already made the dataset."""
+def is_collected(dataset_id: str, config: CollectConfig, *, overwrite: bool = False) -> bool:
+    """Returns whether the config already made the dataset.
+
+    Args:
+        dataset_id: Minari id.
+        config: What is to be collected.
+        overwrite: A dataset that something else made may be replaced.
+
+    Raises:
+        DatasetError: The id is taken by a dataset that something else made.
+    """
     path = get_dataset_path(dataset_id)
     if not path.exists():
         return False

@@ -159,7 +159,7 @@ def draw_comparison(
 
 def _draw_boxes(axes: Any, panel: ComparisonPanel, name: str) -> None:
     ratios = sorted({row.ratio for rows in panel.episodes.values() for row in rows})
-    width = 0.8 / len(panel.episodes)
+    width = 0.8 / max(1, len(panel.episodes))  # there may be lines alone
     for index, ((label, rows), color) in enumerate(zip(panel.episodes.items(), cycle(COLORS))):
         values = [[getattr(row, name) for row in rows if row.ratio == ratio] for ratio in ratios]
         offset = (index + 0.5) * width - 0.4

@@ -40,7 +40,7 @@ class Evaluated:
 
 
 def read_episodes(path: Path) -> list[EpisodeResult]:
-    """Reads what `evaluation.to_csv` wrote."""
+    """Reads what `protocol.to_csv` wrote."""
     parse: dict[Any, Callable[[str], Any]] = {float: float, int: int, bool: "True".__eq__}
     with path.open(newline="") as file:
         return [
@@ -94,11 +94,11 @@ def summary(runs: Sequence[Evaluated], *, random_ratios: bool = False) -> list[R
     rows = []
     for (task, method), group in _grouped(runs).items():
         episodes = [(run.seed, episode) for run in group for episode in run.episodes]
-        ratio_of = {
-            id(e): math.ceil(5 * e.ratio) / 5 if random_ratios else e.ratio for _, e in episodes
-        }
-        for ratio in sorted(set(ratio_of.values())):
-            chosen = [(seed, e) for seed, e in episodes if ratio_of[id(e)] == ratio]
+        of_ratio: dict[float, list[tuple[int, EpisodeResult]]] = {}
+        for seed, episode in episodes:
+            ratio = math.ceil(5 * episode.ratio) / 5 if random_ratios else episode.ratio
+            of_ratio.setdefault(ratio, []).append((seed, episode))
+        for ratio, chosen in sorted(of_ratio.items()):
             rows.append({"task": task, "method": method, "ratio": ratio, **_statistics(chosen)})
     return rows
 

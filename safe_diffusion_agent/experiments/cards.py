@@ -1,10 +1,10 @@
-"""Dataset cards: what is in a dataset, and which budgets it can teach.
+"""What is in a dataset, and which budgets it can teach: its card, and its maximum budget.
 
 The card makes condition (7) of Lin et al. 2023 visible: the share of the behavior's episodes that
 are within a budget must not be too small.
 """
 
-from collections.abc import Sequence
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,14 @@ import numpy as np
 import numpy.typing as npt
 from minari.storage.datasets_root_dir import get_dataset_path
 
+from safe_diffusion_agent.agent import Agent
 from safe_diffusion_agent.data.reading import load_episodes
+from safe_diffusion_agent.data.writing import update_metadata
 from safe_diffusion_agent.episodes import CostFunction, Episodes
-from safe_diffusion_agent.evaluation.figures import draw_dataset
-from safe_diffusion_agent.evaluation.protocol import RATIOS
+from safe_diffusion_agent.evaluation.protocol import RATIOS, EvaluationConfig, evaluate_agent
+from safe_diffusion_agent.evaluation.rollout import Progress
 from safe_diffusion_agent.evaluation.statistics import wilson_interval
+from safe_diffusion_agent.experiments.markdown import cells, table
 from safe_diffusion_agent.storage import write_text
 
 
@@ -32,15 +35,17 @@ def describe(
     Args:
         dataset_id: Minari id.
         out: Folder of the card. None takes the dataset's own.
-        cost_key: See `load_episodes`.
-        cost_fn: See `load_episodes`.
+        cost_key: Where the dataset has its costs, `"infos/<name>"`.
+        cost_fn: Computes the costs of a whole episode instead.
 
     Returns:
         The Markdown file.
 
     Raises:
-        DatasetError: See `load_episodes`.
+        DatasetError: There is no such dataset, or it is broken, or has no costs.
     """
+    from safe_diffusion_agent.evaluation.figures import draw_dataset
+
     episodes = load_episodes(dataset_id, cost_key=cost_key, cost_fn=cost_fn)
     folder = get_dataset_path(dataset_id) if out is None else out
     draw_dataset(
@@ -57,8 +62,60 @@ def describe(
     return folder / "card.md"
 
 
+def measure_max_budget(
+    dataset_id: str,
+    agent: Agent | None = None,
+    *,
+    num_episodes: int = 60,
+    seed: int = 0,
+    cost_key: str = "infos/cost",
+    cost_fn: CostFunction | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Computes the maximum budget of a dataset by the paper's rules (App. D), and stores it.
+
+    Args:
+        dataset_id: Minari id.
+        agent: None: the mean cost of the dataset's episodes, "the expected episodic cost of the
+            unconstrained behavior policy". An agent: the mean cost of its unconstrained planning,
+            the rule for MuJoCo tasks.
+        num_episodes: Episodes of the agent.
+        seed: Fixes the agent's episodes.
+        cost_key: Where the dataset has its costs, `"infos/<name>"`.
+        cost_fn: Computes the costs of a whole episode instead.
+        progress: Called as `progress(done, total)`, in steps of the environments.
+
+    Returns:
+        `"max_budget"` in cost units (discounted by the task's gamma_c), `"max_budget_source"` in
+        words, and `"paper_max_budget"`, the paper's for its own data (Table 2), or None.
+
+    Raises:
+        ValueError: The dataset names no environment that the agent could plan in, or nothing costs.
+    """
+    episodes = load_episodes(dataset_id, cost_key=cost_key, cost_fn=cost_fn)
+    if agent is None:
+        max_budget, source = float(episodes.discounted_costs.mean()), "mean cost of its episodes"
+    else:
+        if episodes.env_id is None:
+            raise ValueError(f"The dataset {dataset_id!r} names no environment to plan in.")
+        config = EvaluationConfig(
+            ratios=(math.inf,), num_episodes=num_episodes, seed=seed, max_budget=1.0
+        )
+        results = evaluate_agent(agent, episodes.env_id, config, progress=progress)
+        max_budget = sum(result.cost for result in results) / len(results)
+        source = f"unconstrained planning, preset {agent.config.preset}, {num_episodes} episodes"
+    if max_budget <= 0.0:
+        raise ValueError(
+            f"The {source} of {dataset_id!r} is {max_budget:g}: a budget should be positive. Check "
+            "the costs of the dataset."
+        )
+    changes = {"max_budget": max_budget, "max_budget_source": source}
+    update_metadata(dataset_id, changes)
+    return changes | {"paper_max_budget": episodes.metadata.get("paper_max_budget")}
+
+
 def budget_shares(costs: npt.NDArray[np.float64], max_budget: float) -> list[dict[str, Any]]:
-    """Share of episodes within each budget, with its 95 % Wilson interval."""
+    """Returns the share of episodes within each budget, with its 95 % Wilson interval."""
     rows = []
     for ratio in RATIOS:
         num_within = int((costs <= ratio * max_budget).sum())
@@ -74,7 +131,7 @@ def budget_shares(costs: npt.NDArray[np.float64], max_budget: float) -> list[dic
 
 
 def card(episodes: Episodes, picture: str) -> str:
-    """The Markdown text of a card."""
+    """Returns the Markdown text of a card."""
     metadata, costs = episodes.metadata, episodes.discounted_costs
     of_cost = "episode cost" if episodes.cost_discount == 1 else "discounted episode cost"
     facts = [
@@ -99,18 +156,20 @@ def card(episodes: Episodes, picture: str) -> str:
         )
     lines = [f"# {episodes.dataset_id}", "", f"![return, cost and budgets]({picture})", ""]
     lines += [f"- **{name}**: {value}" for name, value in facts]
-    lines += ["", *_table("", ("mean", "min", "10 %", "median", "90 %", "max"), [
-        ("return", _spread(episodes.episode_returns)),
-        (of_cost, _spread(costs)),
-        ("length", _spread(episodes.lengths)),
-    ])]  # fmt: skip
+    spreads = [
+        ["return", *_spread(episodes.episode_returns)],
+        [of_cost, *_spread(costs)],
+        ["length", *_spread(episodes.lengths)],
+    ]
+    lines += ["", table(cells("", "mean", "min", "10 %", "median", "90 %", "max"), spreads)]
     shares = budget_shares(costs, episodes.max_budget)
     lines += ["", "Episodes within each budget (condition (7) of the paper), 95 % interval:", ""]
-    lines += _table("ratio", [f"{row['ratio']:g}" for row in shares], [
-        ("budget", [f"{row['budget']:.4g}" for row in shares]),
-        ("share", [f"{row['share']:.0%}" for row in shares]),
-        ("interval", ["{:.0%} to {:.0%}".format(*row["wilson_95"]) for row in shares]),
-    ])  # fmt: skip
+    rows = [
+        ["budget", *(f"{row['budget']:.4g}" for row in shares)],
+        ["share", *(f"{row['share']:.0%}" for row in shares)],
+        ["interval", *("{:.0%} to {:.0%}".format(*row["wilson_95"]) for row in shares)],
+    ]
+    lines += [table(cells("ratio", *(f"{row['ratio']:g}" for row in shares)), rows)]
     return "\n".join(lines) + "\n"
 
 
@@ -132,10 +191,3 @@ def _spread(values: npt.ArrayLike) -> list[str]:
     array = np.asarray(values, np.float64)
     quantiles = np.quantile(array, [0.0, 0.1, 0.5, 0.9, 1.0])
     return [f"{value:.4g}" for value in (array.mean(), *quantiles)]
-
-
-def _table(
-    corner: str, header: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]
-) -> list[str]:
-    lines = [f"| {corner} | " + " | ".join(header) + " |", "|" + " --- |" * (len(header) + 1)]
-    return lines + [f"| {name} | " + " | ".join(cells) + " |" for name, cells in rows]

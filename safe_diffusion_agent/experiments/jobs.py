@@ -1,203 +1,129 @@
-"""The jobs that a figure of the paper needs: trainings with their evaluations.
+"""Jobs, and the one runner of them all: in this process, in several, or on a Ray cluster.
 
-The result of a job is a file: what is there already is not made again.
+The results of a job are files. A job whose results exist is not run again, so that whatever was
+interrupted continues when it is started once more.
 """
 
 import json
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, replace
-from itertools import product, repeat
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import asdict, dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from safe_diffusion_agent.agent import Agent
-from safe_diffusion_agent.data.collection import CollectConfig, default_dataset_id
-from safe_diffusion_agent.data.manifest import MANIFEST, capped
+from safe_diffusion_agent.data.collection import (
+    CollectConfig,
+    collect,
+    default_state_dir,
+    is_collected,
+)
 from safe_diffusion_agent.evaluation.protocol import EvaluationConfig
-from safe_diffusion_agent.experiments.catalog import PaperFigure, Scale
-from safe_diffusion_agent.experiments.stages import Progress, evaluate, train
-from safe_diffusion_agent.methods.table import METHODS, load_agent, method_of
-from safe_envs import task_spec
+from safe_diffusion_agent.experiments.stages import evaluate, stored_results, train
+from safe_diffusion_agent.methods.table import load_agent, method_of
+from safe_diffusion_agent.storage import FILE_NAME, load_checkpoint
 
-NUM_RANDOM_BUDGETS = 100  # Lin et al. 2023, App. E
+NamedProgress = Callable[..., None]
+Settings = Mapping[str, Any]
+TELL_SECONDS = 0.2  # between two reports of a job in another process
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One training with its evaluation.
+    """Work whose results are files. Its functions are called in other processes, too.
 
     Attributes:
-        collect: What to collect.
-        dataset_id: Minari id of the dataset.
-        method: One of `METHODS`.
-        label: What it is called in figures and tables.
-        preset: Of the method.
-        settings: Settings of the training that differ from the preset's.
-        planner: Settings that the trained agent is loaded with.
-        seed: Of the training.
-        evaluation: What to evaluate.
-        folder: Where it keeps its files; jobs that differ in what follows the training share it.
+        name: Of its progress bar.
+        group: Jobs of one group share files, and run one after the other.
+        is_done: Says whether the results exist and match the current settings.
+        run: Makes the results; is given `progress=`, to call as `progress(done, total, **values)`.
+        device: Where it computes; on Ray, a job on `"cuda"` gets a GPU.
     """
 
-    collect: CollectConfig
-    dataset_id: str
-    method: str
-    label: str
-    preset: str
-    settings: dict[str, Any]
-    planner: dict[str, Any]
-    seed: int
-    evaluation: EvaluationConfig
-    folder: Path
-
-    @property
-    def task(self) -> str:
-        """Task and quality of the dataset."""
-        return f"{self.collect.env_id} {self.collect.quality}"
-
-    @property
-    def results(self) -> Path:
-        """Folder of the evaluation."""
-        evaluation = self.evaluation
-        kind = "random" if evaluation.random_ratios else "ratios"
-        changed = "".join(f"-{name}={value:g}" for name, value in self.planner.items())
-        name = f"{kind}-{evaluation.num_episodes}-{evaluation.control_interval}{changed}"
-        return self.folder / name
-
-    @property
-    def done(self) -> bool:
-        """Whether its results are there, of the settings as they are now."""
-        path = self.results / "results.json"
-        if not path.exists():
-            return False
-        document: dict[str, Any] = json.loads(path.read_text())
-        stored = document["agent"]["config"], document["evaluation"]["seed"]
-        settings = self.settings | self.planner
-        config = METHODS[self.method].config(self.preset, self.collect.env_id, **settings)
-        return stored == (json.loads(json.dumps(asdict(config))), self.evaluation.seed)
+    name: str
+    group: str
+    is_done: Callable[[], bool]
+    run: Callable[..., Any]
+    device: str = "cpu"
 
 
-def plan(
-    figure: PaperFigure,
-    scale: Scale,
-    runs: Path,
-    *,
-    tasks: Sequence[str] | None = None,
-    qualities: Sequence[str] | None = None,
-    methods: Sequence[str] | None = None,
-) -> list[Job]:
-    """The jobs of a figure.
-
-    Args:
-        figure: The figure.
-        scale: How large.
-        runs: Folder of the jobs.
-        tasks: Only these tasks. None: all of the figure.
-        qualities: Only datasets of these qualities. None: all of the figure.
-        methods: These methods instead of the figure's, as `method` or `method:preset`.
-
-    Raises:
-        UnknownNameError: There is no such method or task.
-        ValueError: The figure has none of these datasets.
-    """
-    chosen = methods or figure.methods
-    jobs = []
-    for (env_id, quality), given, variant, planner_variant, interval, seed in product(
-        _datasets(figure, tasks, qualities),
-        chosen,
-        figure.variants,
-        figure.planner_variants,
-        figure.control_intervals,
-        scale.seeds,
-    ):
-        method, _, preset = given.partition(":")
-        method_of(method)
-        preset = preset or scale.preset
-        config, dataset_id = _dataset(env_id, quality, scale)
-        every = "" if figure.control_intervals == (1,) else f"every {interval}"
-        variants = (variant, planner_variant, every)
-        jobs.append(
-            Job(
-                collect=config,
-                dataset_id=dataset_id,
-                method=method,
-                label=_label(given, variants, alone=len(chosen) == 1),
-                preset=preset,
-                settings=dict(figure.variants[variant]),
-                planner=dict(figure.planner_variants[planner_variant]),
-                seed=seed,
-                evaluation=_evaluation(method, figure, scale, seed, interval),
-                folder=runs
-                / dataset_id.replace("/", "-")
-                / preset
-                / method
-                / variant.replace(" ", "")
-                / f"seed-{seed}",
-            )
-        )
-    return jobs
+def collect_job(config: CollectConfig, dataset_id: str, *, overwrite: bool = False) -> Job:
+    """Returns the job of `collect`; datasets of one SAC share its training."""
+    return Job(
+        name=dataset_id,
+        group=str(default_state_dir(config)),
+        is_done=partial(is_collected, dataset_id, config, overwrite=overwrite),
+        run=partial(collect, config, dataset_id=dataset_id, overwrite=overwrite),
+    )
 
 
-def _label(given: str, variants: Sequence[str], *, alone: bool) -> str:
-    """What tells a job from the others of its figure; a method that is alone needs no name."""
-    differing = [name for name in variants if name]
-    return ", ".join(differing if alone and differing else [given, *differing])
-
-
-def _datasets(
-    figure: PaperFigure, tasks: Sequence[str] | None, qualities: Sequence[str] | None
-) -> list[tuple[str, str]]:
-    """Those of the figure that are wanted."""
-    wanted = None if tasks is None else [task_spec(task).id for task in tasks]
-    datasets = [
-        (env_id, quality)
-        for env_id, quality in figure.datasets
-        if (wanted is None or env_id in wanted) and (qualities is None or quality in qualities)
-    ]
-    if not datasets:
-        known = ", ".join(f"{env_id} {quality}" for env_id, quality in figure.datasets)
-        raise ValueError(f"The figure has none of these datasets. It has: {known}.")
-    return datasets
-
-
-def _dataset(env_id: str, quality: str, scale: Scale) -> tuple[CollectConfig, str]:
-    """What to collect, and its Minari id; a dataset that is cut short has another one."""
-    config = CollectConfig(env_id=env_id, quality=quality)
-    for known in MANIFEST:
-        if (known.env_id, known.quality) == (env_id, quality):
-            config = known
-    dataset_id, (cut,) = default_dataset_id(env_id, quality), capped([config], scale.max_steps)
-    return cut, dataset_id if cut == config else dataset_id.replace("-v0", f"-{cut.sac_steps}-v0")
-
-
-def _evaluation(
-    method: str, figure: PaperFigure, scale: Scale, seed: int, interval: int
-) -> EvaluationConfig:
-    """Seeds of trainings have start states of their own; lines need but one budget."""
-    if figure.random_ratios:
-        return EvaluationConfig(num_episodes=NUM_RANDOM_BUDGETS, seed=seed, random_ratios=True)
-    config = EvaluationConfig(num_episodes=scale.num_episodes, seed=seed, control_interval=interval)
-    return config if METHODS[method].constrained else replace(config, ratios=(1.0,))
-
-
-def run_job(job: Job, device: str = "auto") -> None:
-    """Trains and evaluates; each is skipped if it is done."""
-    agent: Agent = train(
-        job.dataset_id,
-        job.folder,
-        method=job.method,
-        preset=job.preset,
-        seed=job.seed,
-        settings=job.settings,
+def train_job(dataset_id: str, folder: Path, *, device: str = "auto", **options: Any) -> Job:
+    """Returns the job of `train`, which has the other options."""
+    return Job(
+        name=str(folder),
+        group=str(folder),
+        is_done=partial(_is_trained, dataset_id, folder, **options),
+        run=partial(train, dataset_id, folder, device=device, **options),
         device=device,
     )
-    if job.planner:
-        agent = load_agent(job.folder, device=device, **job.planner)
-    evaluate(agent, job.results, env_id=job.collect.env_id, config=job.evaluation)
+
+
+def _is_trained(
+    dataset_id: str, folder: Path, *, method: str, preset: str, seed: int, **options: Any
+) -> bool:
+    if not (folder / FILE_NAME).exists():
+        return False
+    _, document = load_checkpoint(folder / FILE_NAME, method)
+    task, settings = document["task"], options.get("settings") or {}
+    wanted = [dataset_id, seed, config_values(method, preset, task["env_id"], settings)]
+    return wanted == [task["dataset_id"], document["about"]["seed"], document["config"]]
+
+
+def config_values(method: str, preset: str, env_id: str | None, settings: Settings) -> Any:
+    """Returns the config of a method as JSON values."""
+    return json.loads(json.dumps(asdict(method_of(method).config(preset, env_id, **settings))))
+
+
+def evaluate_job(
+    agent: str,
+    out: Path,
+    config: EvaluationConfig,
+    *,
+    env_id: str | None = None,
+    settings: Settings | None = None,
+    device: str = "auto",
+) -> Job:
+    """Returns the job of `evaluate`.
+
+    Args:
+        agent: Folder of a run, or name of a pretrained agent.
+        out: Folder of the results.
+        config: What to evaluate.
+        env_id: Task to evaluate on. None takes the agent's.
+        settings: Settings to load the agent with.
+        device: `"cpu"`, `"cuda"`, ... or `"auto"`.
+    """
+    load = partial(load_agent, agent, device=device, **(settings or {}))
+    options: dict[str, Any] = {"env_id": env_id, "config": config}
+    return Job(
+        name=str(out),
+        group=agent,
+        is_done=partial(_is_evaluated, load, out, **options),
+        run=partial(_evaluate, load, out, **options),
+        device=device,
+    )
+
+
+def _is_evaluated(load: Callable[[], Any], out: Path, **options: Any) -> bool:
+    return stored_results(load(), out, **options) is not None
+
+
+def _evaluate(load: Callable[[], Any], out: Path, **options: Any) -> None:
+    evaluate(load(), out, **options)
 
 
 def run_all(
@@ -205,10 +131,9 @@ def run_all(
     *,
     workers: int = 1,
     ray_address: str | None = None,
-    device: str = "auto",
-    progress: Progress | None = None,
+    progress: NamedProgress | None = None,
 ) -> None:
-    """Runs the jobs that are not done.
+    """Runs the jobs that are not done; after an error, no further one is begun.
 
     Args:
         jobs: The jobs.
@@ -216,51 +141,84 @@ def run_all(
         ray_address: Runs them on this Ray cluster instead, `"auto"` or `"host:port"`; `"local"`
             starts one of `workers` CPUs here. The folders of the jobs and Minari's datasets have
             to be on file systems that all its machines share.
-        device: `"cpu"`, `"cuda"`, ... or `"auto"`. Jobs on Ray get a GPU each with `"cuda"` only.
-        progress: Called at first, and after every job, as `progress(done, total)`.
+        progress: Called as `progress(name, done, total, **values)`, for each job that runs on this
+            machine, and, under the name "jobs", for several jobs together.
 
     Raises:
-        ValueError: A Ray cluster is asked for, and Ray is not installed.
+        ValueError: There are no processes, or Ray is asked for and not installed.
     """
-    groups: dict[Path, list[Job]] = {}  # those of one folder share a training
+    if workers < 1:
+        raise ValueError(f"jobs should be positive. Received {workers}.")
+    tell = progress or _tell_nobody
+    groups: dict[str, list[Job]] = {}
     for job in jobs:
-        if not job.done:
-            groups.setdefault(job.folder, []).append(job)
+        if not job.is_done():
+            groups.setdefault(job.group, []).append(job)
     missing = list(groups.values())
+    if not missing:
+        return
     finished: Iterator[int]
     if ray_address is not None:
-        finished = _on_ray(missing, ray_address, workers, device)
+        finished = _on_ray(missing, ray_address, workers)
     elif workers == 1:
-        finished = map(_run_group, missing, repeat(device))
+        finished = (_run_group([job], tell) for group in missing for job in group)
     else:
-        finished = _in_processes(missing, workers, device)
+        finished = _in_processes(missing, workers, tell)
     done = len(jobs) - sum(map(len, missing))
-    if progress is not None and missing:
-        progress(done, len(jobs))  # the first job takes a while
+    tell_jobs = partial(tell if len(jobs) > 1 else _tell_nobody, "jobs", total=len(jobs))
+    tell_jobs(done)  # the first job takes a while
     for number in finished:
         done += number
-        if progress is not None:
-            progress(done, len(jobs))
+        tell_jobs(done)
 
 
-def _run_group(jobs: Sequence[Job], device: str) -> int:
+def _tell_nobody(*_: Any, **__: Any) -> None:
+    """Takes the place of a progress that nobody wants."""
+
+
+@dataclass
+class _Queued:
+    """Puts the progress of a process into a queue, a few times a second."""
+
+    queue: Any
+    told_at: float = 0.0
+
+    def __call__(self, name: str, done: int, total: int, **values: float) -> None:
+        now = time.monotonic()
+        if now - self.told_at > TELL_SECONDS or done == total:
+            self.told_at = now
+            self.queue.put((name, done, total, values))
+
+
+def _run_group(jobs: Sequence[Job], tell: NamedProgress) -> int:
     """Runs jobs one after the other; returns how many."""
     for job in jobs:
-        run_job(job, device)
+        job.run(progress=partial(tell, job.name))
+        tell(job.name, 1, 1)
     return len(jobs)
 
 
-def _in_processes(groups: Sequence[list[Job]], workers: int, device: str) -> Iterator[int]:
-    with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        futures = [pool.submit(_run_group, group, device) for group in groups]
+def _in_processes(groups: Sequence[list[Job]], workers: int, tell: NamedProgress) -> Iterator[int]:
+    context = get_context("spawn")  # a fork of a process that has used a GPU cannot train
+    one_thread = (torch.set_num_threads, (1,))
+    with context.Manager() as manager, ProcessPoolExecutor(workers, context, *one_thread) as pool:
+        queue = manager.Queue()
+        waiting: set[Future[int]] = {
+            pool.submit(_run_group, group, _Queued(queue)) for group in groups
+        }
         try:
-            for future in as_completed(futures):
-                yield future.result()
+            while waiting:
+                finished, waiting = wait(waiting, TELL_SECONDS, FIRST_COMPLETED)
+                while not queue.empty():
+                    name, done, total, values = queue.get()
+                    tell(name, done, total, **values)
+                for future in finished:
+                    yield future.result()
         finally:
-            pool.shutdown(cancel_futures=True)  # after an error no further job is begun
+            pool.shutdown(cancel_futures=True)
 
 
-def _on_ray(groups: Sequence[list[Job]], address: str, workers: int, device: str) -> Iterator[int]:
+def _on_ray(groups: Sequence[list[Job]], address: str, workers: int) -> Iterator[int]:
     try:
         import ray
     except ImportError:
@@ -268,8 +226,11 @@ def _on_ray(groups: Sequence[list[Job]], address: str, workers: int, device: str
     local = address == "local"
     ray.init(address=address, num_cpus=workers if local else None, include_dashboard=False)
     try:
-        task: Any = ray.remote(num_cpus=1, num_gpus=int(device.startswith("cuda")))(_run_group)
-        waiting = [task.remote(group, device) for group in groups]
+        waiting = []
+        for group in groups:
+            num_gpus = int(any(job.device.startswith("cuda") for job in group))
+            task: Any = ray.remote(num_cpus=1, num_gpus=num_gpus)(_run_group)
+            waiting.append(task.remote(group, _tell_nobody))
         while waiting:
             (ready, *_), waiting = ray.wait(waiting)
             yield ray.get(ready)

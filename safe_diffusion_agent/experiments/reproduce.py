@@ -1,33 +1,55 @@
-"""`trebi reproduce`: the paper's comparison, made again, figure by figure.
+"""`trebi reproduce`: makes a study, from the datasets to the tables and the picture.
 
-A figure needs datasets, trainings and evaluations. An interrupted reproduction continues.
+An interrupted reproduction continues.
 """
 
+import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safe_diffusion_agent.data.collection import collect, default_dataset_id
-from safe_diffusion_agent.data.reading import load_episodes
-from safe_diffusion_agent.evaluation import tables as comparison
-from safe_diffusion_agent.evaluation.figures import ComparisonPanel, draw_comparison
-from safe_diffusion_agent.evaluation.optimum import best_returns
-from safe_diffusion_agent.evaluation.protocol import RATIOS, EpisodeResult
-from safe_diffusion_agent.evaluation.tables import Evaluated
-from safe_diffusion_agent.experiments.catalog import paper_figure, scale_of
-from safe_diffusion_agent.experiments.jobs import Job, plan, run_all
-from safe_diffusion_agent.experiments.stages import PathLike, Progress, measure_max_budget
-from safe_diffusion_agent.methods.table import METHODS
-from safe_diffusion_agent.storage import provenance, write_text
+from safe_diffusion_agent.evaluation.protocol import EvaluationConfig
+from safe_diffusion_agent.evaluation.rollout import Progress
+from safe_diffusion_agent.experiments.cards import measure_max_budget
+from safe_diffusion_agent.experiments.catalog import study_of
+from safe_diffusion_agent.experiments.jobs import Job, NamedProgress, Settings, collect_job, run_all
+from safe_diffusion_agent.experiments.rows import (
+    Row,
+    RowRun,
+    Scale,
+    chosen_rows,
+    dataset_id_of,
+    is_standard_size,
+    scale_of,
+)
+from safe_diffusion_agent.experiments.stages import PathLike, evaluate
+from safe_diffusion_agent.experiments.study_results import write_evaluated, write_measured
+from safe_diffusion_agent.experiments.trust import part_job
+
+READABLE = 60  # longest name of a folder that spells the settings out
 
 
-def reproduce(
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a study runs, and how large it is.
+
+    Attributes:
+        title: Of the study.
+        scale: How large.
+        runs: Its rows.
+    """
+
+    title: str
+    scale: Scale
+    runs: list[RowRun]
+
+
+def plan(
     name: str,
     *,
-    out: PathLike = "results/reproduce",
     runs: PathLike = "runs/reproduce",
     scale: str = "small",
     tasks: Sequence[str] | None = None,
@@ -36,148 +58,142 @@ def reproduce(
     seeds: Sequence[int] | None = None,
     num_episodes: int | None = None,
     max_steps: int | None = None,
-    workers: int = 1,
-    ray_address: str | None = None,
     device: str = "auto",
-    progress: Progress | None = None,
-) -> Path:
-    """Makes a figure of the paper again, with its numbers.
-
-    The folder `out/<name>` gets `episodes.csv` (one evaluated episode per line), `summary.csv` (one
-    budget per line), `overall.csv` (one method), the figure, and `about.json`: what made them.
+) -> Plan:
+    """Returns what `reproduce` runs, and runs nothing.
 
     Args:
-        name: One of `FIGURES`.
-        out: Folder of the results.
+        name: One of `STUDIES`.
         runs: Folder of the jobs.
-        scale: One of `SCALES`.
-        tasks: See `plan`.
-        qualities: See `plan`.
-        methods: See `plan`.
-        seeds: Seeds of the trainings, instead of the scale's.
-        num_episodes: Per budget and seed, instead of the scale's.
+        scale: One of `SCALES`; our own studies have a scale of their own.
+        tasks: Only these tasks. None: all of the study.
+        qualities: Only datasets of these qualities. None: all of the study.
+        methods: These methods instead of the study's, as `method` or `method:preset`.
+        seeds: Seeds of the trainings, instead of the study's.
+        num_episodes: Per budget and seed, instead of the study's.
         max_steps: Steps that a dataset, and its SAC, are cut to, instead of the scale's.
-        workers: See `run_all`.
-        ray_address: See `run_all`.
         device: `"cpu"`, `"cuda"`, ... or `"auto"`.
-        progress: Called as `progress(name, done, total, **values)`; the name is that of a dataset
-            that is collected, or "jobs".
-
-    Returns:
-        The folder.
 
     Raises:
-        UnknownNameError: There is no such figure, scale, task or method.
-        ValueError: The figure has none of these datasets, or see `run_all`.
+        UnknownNameError: There is no such study, scale, task, method, preset or setting.
+        ValueError: The study has none of these datasets.
     """
-    figure, size = paper_figure(name), scale_of(scale)
+    study = study_of(name)
+    size = study.scale or scale_of(scale)
     size = replace(
         size,
         seeds=tuple(seeds or size.seeds),
         num_episodes=num_episodes or size.num_episodes,
         max_steps=max_steps or size.max_steps,
     )
-    jobs = plan(figure, size, Path(runs), tasks=tasks, qualities=qualities, methods=methods)
-    for dataset_id, config in {job.dataset_id: job.collect for job in jobs}.items():
-        collect(config, dataset_id=dataset_id, progress=progress and partial(progress, dataset_id))
-        if dataset_id != default_dataset_id(config.env_id, config.quality):
-            measure_max_budget(dataset_id)  # the paper's is for data of the paper's size
-    run_all(
-        jobs,
-        workers=workers,
-        ray_address=ray_address,
-        device=device,
-        progress=progress and partial(progress, "jobs"),
+    rows = chosen_rows(
+        study,
+        size,
+        tasks=tasks,
+        qualities=qualities,
+        methods=methods,
+        seeds=seeds,
+        num_episodes=num_episodes,
     )
-    folder = Path(out) / name
-    _write(folder, name, jobs, random_ratios=figure.random_ratios)
-    about = {"figure": name, "title": figure.title, "scale": asdict(size), **_about(jobs)}
-    write_text(folder / "about.json", json.dumps(about, indent=2) + "\n")
-    return folder
+    runs_of = [_run(row, Path(runs), device) for row in rows]
+    return Plan(title=study.title, scale=size, runs=runs_of)
 
 
-def _write(folder: Path, name: str, jobs: Sequence[Job], *, random_ratios: bool) -> None:
-    """Tables and the picture of finished jobs."""
-    runs_done = [
-        Evaluated(
-            task=job.task,
-            method=job.label,
-            seed=job.seed,
-            episodes=comparison.read_episodes(job.results / "episodes.csv"),
-        )
-        for job in jobs
-    ]
-    tables = {"episodes": comparison.tidy(runs_done)}
-    tables["summary"] = comparison.summary(runs_done, random_ratios=random_ratios)
-    if not random_ratios:
-        tables["overall"] = comparison.overall(runs_done)
-    for table, rows in tables.items():
-        write_text(folder / f"{table}.csv", comparison.to_table(rows))
-    draw_comparison(
-        _panels(jobs, runs_done),
-        folder / f"{name}.png",
-        title=f"{paper_figure(name).title}: training seeds {sorted({job.seed for job in jobs})}, "
-        f"{jobs[0].evaluation.num_episodes} episodes each",
-        random_ratios=random_ratios,
+def _run(row: Row, runs: Path, device: str) -> RowRun:
+    dataset_id = dataset_id_of(row.dataset)
+    changed = f"{row.method}-{row.preset}{_spelled(row.settings)}"
+    folder = runs / dataset_id.replace("/", "-") / changed / f"seed-{row.seed}"
+    evaluation = EvaluationConfig(**row.evaluation)
+    kind = "random" if evaluation.random_ratios else "ratios"
+    numbers = f"{evaluation.num_episodes}-{evaluation.control_interval}-from-{evaluation.seed}"
+    name = "measured" if row.parts else f"{kind}-{numbers}{_spelled(row.load_settings)}"
+    return RowRun(row=row, dataset_id=dataset_id, folder=folder, out=folder / name, device=device)
+
+
+def _spelled(settings: Settings) -> str:
+    """Settings as part of a file's name: spelled out, or a digest of them."""
+    text = "".join(f"-{name}={value}" for name, value in settings.items())
+    if len(text) <= READABLE and not set(text) & set(" /"):
+        return text
+    return f"-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def jobs_of(run: RowRun) -> list[Job]:
+    """Returns the jobs of a row: its evaluation, or one for each part that is measured."""
+    if run.row.parts:
+        return [part_job(run, part) for part in run.row.parts]
+    job = Job(
+        name=run.name,
+        group=str(run.folder),
+        is_done=partial(_is_evaluated, run),
+        run=partial(_evaluate, run),
+        device=run.device,
     )
+    return [job]
 
 
-def _about(jobs: Sequence[Job]) -> dict[str, Any]:
-    """What the results rest on: methods, data, source, versions, hardware."""
-    data = {job.task: job.dataset_id for job in jobs}
-    return {
-        "methods": list(dict.fromkeys(f"{job.method}:{job.preset}" for job in jobs)),
-        "evaluated_at_commits": _commits(jobs),
-        "datasets": {task: _about_data(dataset_id) for task, dataset_id in data.items()},
-    } | provenance()
+def _evaluate(run: RowRun, progress: Progress | None) -> None:
+    config = EvaluationConfig(**run.row.evaluation)
+    agent, env_id = run.train(progress), run.row.dataset.env_id
+    evaluate(agent, run.out, env_id=env_id, config=config, progress=progress)
 
 
-def _commits(jobs: Sequence[Job]) -> list[str]:
-    """Of the source that evaluated: jobs that are done are not done again."""
-    documents = (json.loads((job.results / "results.json").read_text()) for job in jobs)
-    return sorted({document["provenance"]["commit"] or "unknown" for document in documents})
-
-
-def _about_data(dataset_id: str) -> dict[str, Any]:
-    """What there was to learn from; `share_within`: ratio -> share of the episodes within it."""
-    episodes = load_episodes(dataset_id)
-    costs = episodes.discounted_costs
-    return {
-        "dataset_id": dataset_id,
-        "num_steps": len(episodes.rewards),
-        "num_episodes": len(episodes.lengths),
-        "mean_return": float(episodes.episode_returns.mean()),
-        "max_budget": episodes.max_budget,
-        "share_within": {
-            f"{ratio:g}": float((costs <= ratio * episodes.max_budget).mean()) for ratio in RATIOS
-        },
+def _is_evaluated(run: RowRun) -> bool:
+    """Whether the results match the row; its agent need not be there."""
+    path = run.out / "results.json"
+    if not path.exists():
+        return False
+    stored = json.loads(path.read_text())
+    evaluation = asdict(EvaluationConfig(**run.row.evaluation))
+    evaluation |= {
+        "ratios": list(evaluation["ratios"]),
+        "max_budget": stored["evaluation"]["max_budget"],
     }
+    wanted = [run.row.config_values(), evaluation]
+    return wanted == [stored["agent"]["config"], stored["evaluation"]]
 
 
-def _panels(jobs: Sequence[Job], runs_done: Sequence[Evaluated]) -> list[ComparisonPanel]:
-    panels = []
-    for task in dict.fromkeys(job.task for job in jobs):
-        episodes: dict[str, list[EpisodeResult]] = {}
-        lines: dict[str, float] = {}
-        optimum: dict[float, float] = {}
-        for job, run in zip(jobs, runs_done, strict=True):
-            if job.task == task:
-                document = json.loads((job.results / "results.json").read_text())
-                behavior = document["behavior_policy"]
-                if behavior:
-                    lines["the data's policy"] = behavior["mean_return"]
-                if METHODS[job.method].constrained:
-                    episodes.setdefault(job.label, []).extend(run.episodes)
-                    optimum |= _optimum(job.collect.env_id, run.episodes)
-                else:
-                    returns = [episode.episode_return for episode in run.episodes]
-                    lines.setdefault(job.label, sum(returns) / len(returns))
-        panels.append(ComparisonPanel(name=task, episodes=episodes, lines=lines, optimum=optimum))
-    return panels
+def reproduce(
+    name: str,
+    *,
+    out: PathLike = "results/reproduce",
+    workers: int = 1,
+    ray_address: str | None = None,
+    progress: NamedProgress | None = None,
+    **options: Any,
+) -> Path:
+    """Makes a study, with its numbers and its picture.
 
+    The folder `out/<name>` gets `episodes.csv` (one evaluated episode per line), `summary.csv` (one
+    budget per line), `overall.csv` (one method), the picture, and `about.json`: what made them. If
+    something else is measured, there is a JSON file per task.
 
-def _optimum(env_id: str, episodes: Sequence[EpisodeResult]) -> dict[float, float]:
-    """Ratio -> most return within its budget; empty where it is not known."""
-    best = best_returns(env_id, [episode.budget for episode in episodes])
-    ratios = [episode.ratio for episode in episodes]
-    return {} if best is None else dict(zip(ratios, best.tolist(), strict=True))
+    Args:
+        name: One of `STUDIES`.
+        out: Folder of the results.
+        workers: Processes on this machine; 1 runs all in this process.
+        ray_address: Runs the rows on this Ray cluster instead; `"local"` starts one here.
+        progress: Called as `progress(name, done, total, **values)`.
+        **options: Those of `plan`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UnknownNameError: There is no such study, scale, task, method, preset or setting.
+        ValueError: The study has none of these datasets, or Ray is asked for and not installed.
+    """
+    planned = plan(name, **options)
+    datasets = {run.dataset_id: run.row.dataset for run in planned.runs}
+    collections = [collect_job(config, dataset_id) for dataset_id, config in datasets.items()]
+    run_all(collections, workers=workers, progress=progress)
+    for dataset_id, config in datasets.items():
+        if not is_standard_size(config):
+            measure_max_budget(dataset_id)  # the paper's is for data of its size
+    jobs = [job for run in planned.runs for job in jobs_of(run)]
+    run_all(jobs, workers=workers, ray_address=ray_address, progress=progress)
+    folder = Path(out) / name
+    write = write_measured if planned.runs[0].row.parts else write_evaluated
+    about = {"figure": name, "title": planned.title, "scale": asdict(planned.scale)}
+    write(folder, planned.runs, about)
+    return folder

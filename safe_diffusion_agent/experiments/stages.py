@@ -7,7 +7,6 @@ was interrupted continues.
 import csv
 import io
 import json
-import math
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -18,13 +17,12 @@ from typing import Any
 from safe_diffusion_agent.agent import Agent
 from safe_diffusion_agent.data.collection import CollectConfig, collect
 from safe_diffusion_agent.data.reading import load_episodes
-from safe_diffusion_agent.data.writing import update_metadata
 from safe_diffusion_agent.episodes import CostFunction, Task
 from safe_diffusion_agent.errors import CheckpointError
 from safe_diffusion_agent.evaluation.action_log import ActionLog
-from safe_diffusion_agent.evaluation.figures import draw_evaluation, draw_losses
 from safe_diffusion_agent.evaluation.optimum import best_returns
 from safe_diffusion_agent.evaluation.protocol import (
+    EpisodeResult,
     EvaluationConfig,
     evaluate_agent,
     summarize,
@@ -68,13 +66,13 @@ def train(
         preset: One of its presets.
         seed: Fixes the training, on one machine.
         device: `"cpu"`, `"cuda"`, ... or `"auto"`.
-        cost_key: See `load_episodes`.
-        cost_fn: See `load_episodes`.
+        cost_key: Where the dataset has its costs, `"infos/<name>"`.
+        cost_fn: Computes the costs of a whole episode instead.
         settings: Settings that differ from the preset's.
-        progress: See `optimize`.
+        progress: Called as `progress(done, total, **losses)`, in optimizer steps.
 
     Raises:
-        DatasetError: See `load_episodes`.
+        DatasetError: There is no such dataset, or it is broken, or has no costs.
         UnknownNameError: There is no such method, preset or setting.
         CheckpointError: The folder holds another agent.
     """
@@ -108,6 +106,8 @@ def _identity(method: str, config: Any, task: Task, seed: int) -> dict[str, Any]
 
 
 def _write_losses(history: list[dict[str, float]], folder: Path) -> None:
+    from safe_diffusion_agent.evaluation.figures import draw_losses
+
     table = io.StringIO()
     names = dict.fromkeys(name for row in history for name in row)
     writer = csv.DictWriter(table, list(names))
@@ -125,7 +125,7 @@ def evaluate(
     config: EvaluationConfig | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Evaluates an agent under several budgets and writes what came out.
+    """Evaluates an agent under several budgets, and writes the results into a folder.
 
     The folder gets `results.json`, `episodes.csv` and, for fixed ratios, `evaluation.png`. If it
     already has the results of the same agent and evaluation, they are returned. Until it is done it
@@ -137,53 +137,74 @@ def evaluate(
         out: The folder.
         env_id: Task to evaluate on. None takes the agent's.
         config: What to evaluate.
-        progress: See `rollout`.
+        progress: Called as `progress(done, total)`, in steps of the environments.
 
     Returns:
-        What `results.json` holds: `"budgets"` (see `summarize`), the behavior policy, and what
-        made them.
+        The content of `results.json`: `"budgets"` (one summary per budget), the behavior policy,
+        and what made them.
 
     Raises:
         ValueError: There is no task to evaluate on.
     """
-    config = config or EvaluationConfig()
-    if config.max_budget is None:
-        config = replace(config, max_budget=agent.task.max_budget)
-    env_id = env_id or agent.task.env_id
-    if env_id is None:
-        raise ValueError("The agent's dataset names no environment: give env_id.")
-    folder = Path(out)
+    config, folder = config or EvaluationConfig(), Path(out)
+    stored = stored_results(agent, folder, env_id=env_id, config=config)
+    if stored is not None:
+        return stored
     inputs = _inputs(agent, env_id, config)
-    if (folder / "results.json").exists():
-        document: dict[str, Any] = json.loads((folder / "results.json").read_text())
-        if {key: document.get(key) for key in inputs} == inputs:
-            return document
     log = ActionLog(folder / "actions.safetensors", inputs)
-    results = evaluate_agent(agent, env_id, config, progress=progress, log=log)
-    behavior_policy = agent.about.get("behavior_policy")
+    config = replace(config, max_budget=inputs["evaluation"]["max_budget"])
+    results = evaluate_agent(agent, inputs["task"], config, progress=progress, log=log)
     document = {
         "budgets": summarize(results),
-        "behavior_policy": behavior_policy,
+        "behavior_policy": agent.about.get("behavior_policy"),
         **inputs,
         "provenance": provenance(),
     }
     write_text(folder / "episodes.csv", to_csv(results))
     if not config.random_ratios:
-        draw_evaluation(
-            results,
-            folder / "evaluation.png",
-            title=f"{env_id}, {agent.method}, preset {agent.config.preset}, "
-            f"{config.num_episodes} episodes per budget",
-            behavior_policy=behavior_policy,
-            optimum=best_returns(env_id, [row["budget"] for row in document["budgets"]]),
-        )
+        _draw(results, document, folder / "evaluation.png")
     write_text(folder / "results.json", json.dumps(document, indent=2) + "\n")
     log.remove()
     return document
 
 
-def _inputs(agent: Agent, env_id: str, config: EvaluationConfig) -> dict[str, Any]:
-    """What an evaluation depends on, as JSON values."""
+def stored_results(
+    agent: Agent, out: PathLike, *, env_id: str | None = None, config: EvaluationConfig
+) -> dict[str, Any] | None:
+    """Returns the content of `results.json`, if the same agent and evaluation made it; else None.
+
+    Args:
+        agent: The agent.
+        out: Folder of the results.
+        env_id: Task to evaluate on. None takes the agent's.
+        config: What to evaluate.
+    """
+    path, inputs = Path(out) / "results.json", _inputs(agent, env_id, config)
+    document: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return document if {key: document.get(key) for key in inputs} == inputs else None
+
+
+def _draw(results: list[EpisodeResult], document: dict[str, Any], path: Path) -> None:
+    from safe_diffusion_agent.evaluation.figures import draw_evaluation
+
+    env_id, agent = document["task"], document["agent"]
+    draw_evaluation(
+        results,
+        path,
+        title=f"{env_id}, {agent['method']}, preset {agent['config']['preset']}, "
+        f"{document['evaluation']['num_episodes']} episodes per budget",
+        behavior_policy=document["behavior_policy"],
+        optimum=best_returns(env_id, [row["budget"] for row in document["budgets"]]),
+    )
+
+
+def _inputs(agent: Agent, env_id: str | None, config: EvaluationConfig) -> dict[str, Any]:
+    """Returns all that an evaluation depends on, as JSON values."""
+    env_id = env_id or agent.task.env_id
+    if env_id is None:
+        raise ValueError("The agent's dataset names no environment: give env_id.")
+    if config.max_budget is None:
+        config = replace(config, max_budget=agent.task.max_budget)
     about = {
         "method": agent.method,
         "config": asdict(agent.config),
@@ -193,58 +214,6 @@ def _inputs(agent: Agent, env_id: str, config: EvaluationConfig) -> dict[str, An
     document = {"task": env_id, "evaluation": asdict(config), "agent": about}
     inputs: dict[str, Any] = json.loads(json.dumps(document))
     return inputs
-
-
-def measure_max_budget(
-    dataset_id: str,
-    agent: Agent | None = None,
-    *,
-    num_episodes: int = 60,
-    seed: int = 0,
-    cost_key: str = "infos/cost",
-    cost_fn: CostFunction | None = None,
-    progress: Progress | None = None,
-) -> dict[str, Any]:
-    """Computes the maximum budget of a dataset by the paper's rules (App. D), and stores it.
-
-    Args:
-        dataset_id: Minari id.
-        agent: None: the mean cost of the dataset's episodes, "the expected episodic cost of the
-            unconstrained behavior policy". An agent: the mean cost of its unconstrained planning,
-            the rule for MuJoCo tasks.
-        num_episodes: Episodes of the agent.
-        seed: Of the agent's episodes.
-        cost_key: See `load_episodes`.
-        cost_fn: See `load_episodes`.
-        progress: See `rollout`.
-
-    Returns:
-        `"max_budget"` in cost units (discounted by the task's gamma_c), `"max_budget_source"` in
-        words, and `"paper_max_budget"`, the paper's for its own data (Table 2), or None.
-
-    Raises:
-        ValueError: The dataset names no environment that the agent could plan in, or nothing costs.
-    """
-    episodes = load_episodes(dataset_id, cost_key=cost_key, cost_fn=cost_fn)
-    if agent is None:
-        max_budget, source = float(episodes.discounted_costs.mean()), "mean cost of its episodes"
-    else:
-        if episodes.env_id is None:
-            raise ValueError(f"The dataset {dataset_id!r} names no environment to plan in.")
-        config = EvaluationConfig(
-            ratios=(math.inf,), num_episodes=num_episodes, seed=seed, max_budget=1.0
-        )
-        results = evaluate_agent(agent, episodes.env_id, config, progress=progress)
-        max_budget = sum(result.cost for result in results) / len(results)
-        source = f"unconstrained planning, preset {agent.config.preset}, {num_episodes} episodes"
-    if max_budget <= 0.0:
-        raise ValueError(
-            f"The {source} of {dataset_id!r} is {max_budget:g}: a budget should be positive. Check "
-            "the costs of the dataset."
-        )
-    changes = {"max_budget": max_budget, "max_budget_source": source}
-    update_metadata(dataset_id, changes)
-    return changes | {"paper_max_budget": episodes.metadata.get("paper_max_budget")}
 
 
 def run(
@@ -266,18 +235,18 @@ def run(
     Args:
         env_id: A task of `safe_envs`.
         out: Folder of the run; the agent can be loaded from it.
-        method: See `train`.
-        preset: See `train`.
+        method: One of `METHODS`.
+        preset: One of its presets.
         seed: Fixes all three stages, on one machine.
         num_steps: Environment steps to collect.
-        dataset_id: See `collect`.
-        device: See `train`.
-        settings: See `train`.
+        dataset_id: Minari id to collect into. None takes the task's own.
+        device: `"cpu"`, `"cuda"`, ... or `"auto"`.
+        settings: Settings that differ from the preset's.
         evaluation: What to evaluate. None takes the defaults, with `seed`.
         progress_of: Called with the name of a stage; gives a context manager of its progress.
 
     Returns:
-        See `evaluate`.
+        The content of the evaluation's `results.json`.
     """
     folder = Path(out)
     with progress_of("collect") as progress:

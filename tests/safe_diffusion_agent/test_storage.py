@@ -1,3 +1,4 @@
+import importlib.metadata
 import json
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,6 +10,7 @@ from safe_diffusion_agent.errors import CheckpointError
 from safe_diffusion_agent.storage import (
     checkpoint_kind,
     load_checkpoint,
+    provenance,
     save_checkpoint,
     write_atomically,
 )
@@ -123,3 +125,11 @@ def test_a_file_that_is_replaced_while_it_is_read_is_one_of_the_two(tmp_path):
             tensors, document = load_checkpoint(path, "thing")
             assert all((tensor == document["number"]).all() for tensor in tensors.values())
     writing.result()
+
+
+def test_a_checkout_that_is_not_installed_has_a_provenance(monkeypatch):
+    def version(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert provenance()["versions"]["safe-diffusion-agent"] is None

@@ -1,4 +1,4 @@
-"""Datasets of every quality from one short training, several side by side, and their cards."""
+"""Datasets of every quality from one short training, and their cards."""
 
 import json
 
@@ -17,13 +17,12 @@ from safe_diffusion_agent.data.collection import (
     medium_snapshot,
     paper_max_budget,
 )
-from safe_diffusion_agent.data.manifest import MANIFEST, capped, collect_all
+from safe_diffusion_agent.data.manifest import MANIFEST, capped
 from safe_diffusion_agent.data.reading import load_episodes
 from safe_diffusion_agent.data.recording import NUM_ENVS, episode_seed, record_episodes
 from safe_diffusion_agent.data.sac import SacTraining, Snapshot
 from safe_diffusion_agent.errors import DatasetError, UnknownNameError
-from safe_diffusion_agent.experiments import stages as pipeline
-from safe_diffusion_agent.experiments.cards import budget_shares, describe
+from safe_diffusion_agent.experiments.cards import budget_shares, describe, measure_max_budget
 from safe_envs import TASKS
 
 ENV_ID = "safe/Pendulum-v0"
@@ -152,23 +151,6 @@ def test_configs_that_cannot_be_are_refused():
         CollectConfig(env_id=ENV_ID, quality="expert", num_steps=600, train_steps=100)
 
 
-def test_several_are_collected_side_by_side(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    configs = [CollectConfig(env_id=ENV_ID, num_steps=400, seed=seed) for seed in (8,)]
-    configs.append(CollectConfig(env_id=ENV_ID, quality="expert", num_steps=400, seed=8))
-    seen = {}
-    ids = collect_all(
-        configs, jobs=2, overwrite=True, progress=lambda name, *_, **__: seen.setdefault(name)
-    )
-    assert ids == ["safe-envs/pendulum/sac-replay-v0", "safe-envs/pendulum/expert-v0"]
-    assert set(seen) == set(ids)
-    assert len(list((tmp_path / "runs" / "collections").iterdir())) == 1, "they share a training"
-    for dataset_id in ids:
-        assert len(load_episodes(dataset_id).rewards) == 400
-    with pytest.raises(ValueError, match="jobs should be positive"):
-        collect_all(configs, jobs=0)
-
-
 def test_manifest_names_every_dataset_once_and_can_be_capped():
     ids = [default_dataset_id(config.env_id, config.quality) for config in MANIFEST]
     assert len(ids) == len(set(ids)) == 13
@@ -212,13 +194,13 @@ def test_max_budget_is_measured_and_stored(datasets, tiny_agent):
     before = load_episodes(dataset_id)
     assert before.max_budget == before.metadata["paper_max_budget"] == 60.0
     with pytest.raises(ValueError, match="replay-v0' is 0: a budget should be positive"):
-        pipeline.measure_max_budget(dataset_id, cost_fn=lambda obs, *_: 0.0 * obs[:, 0])
+        measure_max_budget(dataset_id, cost_fn=lambda obs, *_: 0.0 * obs[:, 0])
     assert load_episodes(dataset_id).metadata == before.metadata, "nothing is stored"
 
     def torque(obs, actions, *_):
         return np.abs(actions[:, 0])  # so short a training may never reach what costs
 
-    measured = pipeline.measure_max_budget(dataset_id, cost_fn=torque)
+    measured = measure_max_budget(dataset_id, cost_fn=torque)
     costs = load_episodes(dataset_id, cost_fn=torque).episode_costs
     assert measured["max_budget"] == pytest.approx(costs.mean())
     assert measured["paper_max_budget"] == 60.0
@@ -226,7 +208,7 @@ def test_max_budget_is_measured_and_stored(datasets, tiny_agent):
     assert after.max_budget == measured["max_budget"]
     assert after.metadata["paper_max_budget"] == 60.0
     assert after.fingerprint == before.fingerprint
-    planned = pipeline.measure_max_budget(dataset_id, tiny_agent, num_episodes=2)["max_budget"]
+    planned = measure_max_budget(dataset_id, tiny_agent, num_episodes=2)["max_budget"]
     assert load_episodes(dataset_id).max_budget == planned != measured["max_budget"]
     stored = json.loads((get_dataset_path(dataset_id) / "data" / "metadata.json").read_text())
     assert "unconstrained planning" in stored["max_budget_source"]

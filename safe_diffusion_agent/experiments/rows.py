@@ -1,0 +1,260 @@
+"""What a study is: rows, each of them one training and one evaluation, and their scale."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from safe_diffusion_agent.agent import Agent
+from safe_diffusion_agent.data.collection import CollectConfig, default_dataset_id
+from safe_diffusion_agent.data.manifest import MANIFEST, capped
+from safe_diffusion_agent.errors import UnknownNameError
+from safe_diffusion_agent.evaluation.protocol import EvaluationConfig
+from safe_diffusion_agent.evaluation.rollout import Progress
+from safe_diffusion_agent.experiments.jobs import Settings, config_values
+from safe_diffusion_agent.experiments.stages import train
+from safe_diffusion_agent.methods.table import METHODS, load_agent
+from safe_envs import task_spec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One training with one evaluation of its agent.
+
+    Attributes:
+        label: Its name in figures and tables.
+        dataset: What to collect.
+        method: One of `METHODS`.
+        preset: Of the method; empty: the scale's.
+        settings: Settings of the training that differ from the preset's.
+        load_settings: Settings that the trained agent is loaded with.
+        evaluation: Arguments of `EvaluationConfig` that differ from the scale's; the seed of the
+            start states is that of the training unless it is one of them.
+        seed: Of the training; None stands for every seed of the scale.
+        parts: Names of `trust.PARTS`, which are measured in place of an evaluation.
+    """
+
+    label: str
+    dataset: CollectConfig
+    method: str = "trebi"
+    preset: str = ""
+    settings: Settings = field(default_factory=dict)
+    load_settings: Settings = field(default_factory=dict)
+    evaluation: Settings = field(default_factory=dict)
+    seed: int | None = None
+    parts: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The method and, where the row has one, its preset."""
+        return f"{self.method}:{self.preset}" if self.preset else self.method
+
+    @property
+    def task(self) -> str:
+        """Task and quality of the dataset; datasets of several seeds are one task."""
+        return f"{self.dataset.env_id} {self.dataset.quality}"
+
+    def config_values(self) -> Any:
+        """Returns the config of the loaded agent as JSON values."""
+        settings = {**self.settings, **self.load_settings}
+        return config_values(self.method, self.preset, self.dataset.env_id, settings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How large a study is.
+
+    Attributes:
+        preset: Of every method.
+        seeds: Seeds of the trainings.
+        num_episodes: Per budget and seed; with random budgets, 100 in all.
+        max_steps: Steps of a dataset, and of SAC, are cut to this.
+    """
+
+    preset: str
+    seeds: tuple[int, ...]
+    num_episodes: int
+    max_steps: int | None
+
+
+SCALES: dict[str, Scale] = {
+    "small": Scale(preset="quick", seeds=(0,), num_episodes=20, max_steps=20_000),
+    "paper": Scale(preset="paper", seeds=(0, 1, 2), num_episodes=60, max_steps=None),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A question that rows answer.
+
+    Attributes:
+        title: What it shows.
+        rows: The rows.
+        scale: How large it is. None: as large as is asked for, as the figures of the paper are.
+        paired: Whether rows are compared with the first one, start state by start state.
+    """
+
+    title: str
+    rows: tuple[Row, ...]
+    scale: Scale | None = None
+    paired: bool = False
+
+    @property
+    def random_ratios(self) -> bool:
+        """Whether every episode has a budget of its own."""
+        return any(row.evaluation.get("random_ratios", False) for row in self.rows)
+
+
+def scale_of(name: str) -> Scale:
+    """Returns a scale by its name.
+
+    Raises:
+        UnknownNameError: There is no such scale.
+    """
+    if name not in SCALES:
+        raise UnknownNameError("scale", name, SCALES)
+    return SCALES[name]
+
+
+def standard_dataset(env_id: str, quality: str = "replay") -> CollectConfig:
+    """Returns the dataset as the paper has it, or else as it is collected by default."""
+    for config in MANIFEST:
+        if (config.env_id, config.quality) == (env_id, quality):
+            return config
+    return CollectConfig(env_id=env_id, quality=quality)
+
+
+def is_standard_size(config: CollectConfig) -> bool:
+    """Says whether a dataset has the standard number of steps, whatever its seed."""
+    return replace(config, seed=0) == standard_dataset(config.env_id, config.quality)
+
+
+def dataset_id_of(config: CollectConfig) -> str:
+    """Returns a Minari id; datasets of another size or seed than the standard have their own."""
+    parts = [] if is_standard_size(config) else [f"-{config.sac_steps}"]
+    parts += [f"-seed{config.seed}"] if config.seed else []
+    name, _, version = default_dataset_id(config.env_id, config.quality).rpartition("-")
+    return f"{name}{''.join(parts)}-{version}"
+
+
+def labelled(name: str, variants: Sequence[str], *, alone: bool) -> str:
+    """Returns what tells a row from the others; a method that is alone needs no name."""
+    differing = [variant for variant in variants if variant]
+    return ", ".join(differing if alone and differing else [name, *differing])
+
+
+def chosen_rows(
+    study: Study,
+    scale: Scale,
+    *,
+    tasks: Sequence[str] | None = None,
+    qualities: Sequence[str] | None = None,
+    methods: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+    num_episodes: int | None = None,
+) -> list[Row]:
+    """Returns the rows of a study with all that the scale says filled in; checks their settings.
+
+    Args:
+        study: The study.
+        scale: How large, where the rows do not say it.
+        tasks: Only these tasks. None: all of the study.
+        qualities: Only datasets of these qualities. None: all of the study.
+        methods: These methods instead, as `method` or `method:preset`, each in all rows of the
+            study's first one.
+        seeds: Seeds of the trainings, instead of the rows' and the scale's.
+        num_episodes: Per budget and seed, instead of the rows' and the scale's.
+
+    Raises:
+        UnknownNameError: There is no such method, preset, setting or task.
+        ValueError: The study has none of these datasets.
+    """
+    wanted = None if tasks is None else [task_spec(task).id for task in tasks]
+    rows = [
+        row
+        for row in study.rows
+        if (wanted is None or row.dataset.env_id in wanted)
+        and (qualities is None or row.dataset.quality in qualities)
+    ]
+    if not rows:
+        known = ", ".join(dict.fromkeys(row.task for row in study.rows))
+        raise ValueError(f"The study has none of these datasets. It has: {known}.")
+    if methods:
+        rows = _with_methods(rows, methods)
+    if seeds:
+        rows = [replace(row, seed=None) for row in rows]
+        rows = [row for index, row in enumerate(rows) if row not in rows[:index]]
+    return [
+        _filled(row, scale, seed, num_episodes)
+        for row in rows
+        for seed in (seeds or (scale.seeds if row.seed is None else (row.seed,)))
+    ]
+
+
+def _with_methods(rows: Sequence[Row], methods: Sequence[str]) -> list[Row]:
+    first = rows[0].name
+    patterns = [row for row in rows if row.name == first]
+    changed = []
+    for dataset in dict.fromkeys(row.dataset for row in patterns):
+        for given in methods:
+            method, _, preset = given.partition(":")
+            for row in (row for row in patterns if row.dataset == dataset):
+                variants = [] if row.label == first else [row.label]
+                label = labelled(given, variants, alone=len(methods) == 1)
+                changed.append(replace(row, method=method, preset=preset, label=label))
+    return changed
+
+
+def _filled(row: Row, scale: Scale, seed: int, num_episodes: int | None) -> Row:
+    """The row at a scale: lines without a budget need but one; its own numbers go first."""
+    row = replace(row, preset=row.preset or scale.preset, seed=seed)
+    row.config_values()  # refuses what the method does not know
+    evaluation = {"seed": seed, "num_episodes": scale.num_episodes, **row.evaluation}
+    if not evaluation.get("random_ratios"):
+        evaluation["num_episodes"] = num_episodes or evaluation["num_episodes"]
+        if not METHODS[row.method].constrained:
+            evaluation["ratios"] = (1.0,)
+    EvaluationConfig(**evaluation)
+    (dataset,) = capped([row.dataset], scale.max_steps)
+    return replace(row, evaluation=evaluation, dataset=dataset)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowRun:
+    """A row with all that the scale says filled in, on this machine.
+
+    Attributes:
+        row: The row.
+        dataset_id: Minari id of its dataset.
+        folder: Of the training; rows that share it share this folder.
+        out: Folder of the results.
+        device: `"cpu"`, `"cuda"`, ... or `"auto"`.
+    """
+
+    row: Row
+    dataset_id: str
+    folder: Path
+    out: Path
+    device: str = "auto"
+
+    @property
+    def name(self) -> str:
+        """Label, task and seed."""
+        return f"{self.row.label}, {self.row.task}, {self.row.seed}"
+
+    def train(self, progress: Progress | None = None) -> Agent:
+        """Returns the agent of the row, trained and loaded with the row's settings."""
+        row = self.row
+        agent = train(
+            self.dataset_id,
+            self.folder,
+            method=row.method,
+            preset=row.preset,
+            seed=row.seed or 0,
+            device=self.device,
+            settings=row.settings,
+            progress=progress,
+        )
+        if row.load_settings:
+            agent = load_agent(self.folder, device=self.device, **row.load_settings)
+        return agent

@@ -1,0 +1,138 @@
+"""What a finished study leaves: tables, a picture, and what made them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safe_diffusion_agent.data.reading import load_episodes
+from safe_diffusion_agent.evaluation import tables
+from safe_diffusion_agent.evaluation.optimum import best_returns
+from safe_diffusion_agent.evaluation.protocol import RATIOS, EpisodeResult
+from safe_diffusion_agent.evaluation.tables import Evaluated
+from safe_diffusion_agent.experiments.rows import Row, RowRun
+from safe_diffusion_agent.experiments.trust import measured
+from safe_diffusion_agent.methods.table import METHODS
+from safe_diffusion_agent.storage import provenance, write_text
+
+
+def write_measured(folder: Path, runs: Sequence[RowRun], about: Mapping[str, Any]) -> None:
+    """Writes a JSON file per task: what was measured of each agent.
+
+    Args:
+        folder: Of the study.
+        runs: The rows, with their finished jobs.
+        about: JSON values that identify the study.
+    """
+    for env_id in dict.fromkeys(run.row.dataset.env_id for run in runs):
+        document = {
+            "task": env_id,
+            "num_episodes": about["scale"]["num_episodes"],
+            "provenance": provenance(),
+            "agents": [measured(run) for run in runs if run.row.dataset.env_id == env_id],
+        }
+        name = env_id.rpartition("/")[2].partition("-")[0].lower()
+        write_text(folder / f"{name}.json", json.dumps(document, indent=2) + "\n")
+
+
+def write_evaluated(folder: Path, runs: Sequence[RowRun], about: Mapping[str, Any]) -> None:
+    """Writes `episodes.csv`, `summary.csv`, `overall.csv`, the picture, and `about.json`.
+
+    Args:
+        folder: Of the study; the picture has its name.
+        runs: The rows, with their finished jobs.
+        about: JSON values that identify the study.
+    """
+    from safe_diffusion_agent.evaluation.figures import ComparisonPanel, draw_comparison
+
+    rows, evaluated = [run.row for run in runs], [_evaluated(run) for run in runs]
+    documents = [json.loads((run.out / "results.json").read_text()) for run in runs]
+    random_ratios = bool(rows[0].evaluation.get("random_ratios"))
+    written = {
+        "episodes": tables.tidy(evaluated),
+        "summary": tables.summary(evaluated, random_ratios=random_ratios),
+    }
+    if not random_ratios:
+        written["overall"] = tables.overall(evaluated)
+    for name, lines in written.items():
+        write_text(folder / f"{name}.csv", tables.to_table(lines))
+    finished = list(zip(rows, evaluated, documents, strict=True))
+    draw_comparison(
+        [
+            ComparisonPanel(name=task, **_panel([f for f in finished if f[0].task == task]))
+            for task in dict.fromkeys(row.task for row in rows)
+        ],
+        folder / f"{folder.name}.png",
+        title=f"{about['title']}: training seeds {sorted({row.seed or 0 for row in rows})}, "
+        f"{rows[0].evaluation['num_episodes']} episodes each",
+        random_ratios=random_ratios,
+    )
+    commits = {document["provenance"]["commit"] or "unknown" for document in documents}
+    document = dict(about) | {
+        "methods": list(dict.fromkeys(row.name for row in rows)),
+        "evaluated_at_commits": sorted(commits),
+        "datasets": _about_datasets(runs),
+        "rows": [asdict(row) for row in rows],
+    }
+    write_text(folder / "about.json", json.dumps(document | provenance(), indent=2) + "\n")
+
+
+def _evaluated(run: RowRun) -> Evaluated:
+    """Episodes of a row; trainings on data of seed d have seeds from 1000 d on."""
+    row = run.row
+    return Evaluated(
+        task=row.task,
+        method=row.label,
+        seed=(row.seed or 0) + 1000 * row.dataset.seed,
+        episodes=tables.read_episodes(run.out / "episodes.csv"),
+    )
+
+
+def _panel(finished: Sequence[tuple[Row, Evaluated, dict[str, Any]]]) -> dict[str, Any]:
+    """Boxes of the methods that keep a budget, lines of the others, and the optimum."""
+    episodes: dict[str, list[EpisodeResult]] = {}
+    lines: dict[str, float] = {}
+    optimum: dict[float, float] = {}
+    for row, run, document in finished:
+        if document["behavior_policy"]:
+            lines["the data's policy"] = document["behavior_policy"]["mean_return"]
+        if METHODS[row.method].constrained:
+            episodes.setdefault(row.label, []).extend(run.episodes)
+            optimum |= _optimum(row.dataset.env_id, run.episodes)
+        else:
+            returns = [episode.episode_return for episode in run.episodes]
+            lines.setdefault(row.label, sum(returns) / len(returns))
+    return {"episodes": episodes, "lines": lines, "optimum": optimum}
+
+
+def _optimum(env_id: str, episodes: Sequence[EpisodeResult]) -> dict[float, float]:
+    """Ratio -> most return within its budget; empty where it is not known."""
+    best = best_returns(env_id, [episode.budget for episode in episodes])
+    ratios = [episode.ratio for episode in episodes]
+    return {} if best is None else dict(zip(ratios, best.tolist(), strict=True))
+
+
+def _about_datasets(runs: Sequence[RowRun]) -> dict[str, dict[str, Any]]:
+    """Task -> what there was to learn from; a dataset of another seed says so."""
+    ids = {}
+    for run in runs:
+        seed = run.row.dataset.seed
+        ids[run.row.task + (f" seed {seed}" if seed else "")] = run.dataset_id
+    return {name: _about_data(dataset_id) for name, dataset_id in ids.items()}
+
+
+def _about_data(dataset_id: str) -> dict[str, Any]:
+    """Sizes and budgets; `share_within`: ratio -> share of the episodes within it."""
+    episodes = load_episodes(dataset_id)
+    costs = episodes.discounted_costs
+    return {
+        "dataset_id": dataset_id,
+        "num_steps": len(episodes.rewards),
+        "num_episodes": len(episodes.lengths),
+        "mean_return": float(episodes.episode_returns.mean()),
+        "max_budget": episodes.max_budget,
+        "share_within": {
+            f"{ratio:g}": float((costs <= ratio * episodes.max_budget).mean()) for ratio in RATIOS
+        },
+    }

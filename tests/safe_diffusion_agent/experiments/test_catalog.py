@@ -1,0 +1,104 @@
+"""The catalog: its rows name what exists, and are what the studies are about."""
+
+from dataclasses import replace
+
+import pytest
+
+from safe_diffusion_agent.errors import UnknownNameError
+from safe_diffusion_agent.experiments.catalog import STUDIES, study_of
+from safe_diffusion_agent.experiments.rows import (
+    SCALES,
+    chosen_rows,
+    dataset_id_of,
+    is_standard_size,
+    standard_dataset,
+)
+from safe_diffusion_agent.experiments.trust import PARTS
+from safe_diffusion_agent.methods.table import METHODS
+
+SMALL, PAPER = SCALES["small"], SCALES["paper"]
+PENDULUM = ["safe/Pendulum-v0"]
+
+
+def rows_of(name, scale=SMALL, **choices):
+    return chosen_rows(STUDIES[name], STUDIES[name].scale or scale, **choices)
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_study_names_methods_settings_and_parts_that_exist(name):
+    for scale in SCALES.values():
+        rows = rows_of(name, scale)
+        assert all(set(row.parts) <= set(PARTS) for row in rows)
+        identities = [(row.label, dataset_id_of(row.dataset), row.seed) for row in rows]
+        assert len(set(identities)) == len(identities), "labels tell rows apart"
+
+
+def test_the_rows_of_the_first_figure():
+    rows = rows_of("fig1", PAPER, tasks=PENDULUM, methods=["bc"])
+    assert [row.seed for row in rows] == [0, 1, 2]
+    assert {dataset_id_of(row.dataset) for row in rows} == {"safe-envs/pendulum/sac-replay-v0"}
+    assert rows[0].evaluation == {"seed": 0, "num_episodes": 60, "ratios": (1.0,)}
+    (row,) = rows_of("fig1", tasks=PENDULUM, methods=["trebi:reference"])
+    assert (row.method, row.preset, row.label) == ("trebi", "reference", "trebi:reference")
+    assert [row.label for row in rows_of("fig7")] == ["every 1", "every 2", "every 3", "every 4"]
+    with pytest.raises(ValueError, match="none of these datasets. It has: safe/CarCircle"):
+        rows_of("fig3", tasks=PENDULUM)
+    with pytest.raises(UnknownNameError, match="study 'fig13'"):
+        study_of("fig13")
+
+
+def test_methods_take_the_place_of_a_figures_own():
+    rows = rows_of("fig4b", methods=["trebi:small", "trebi"])
+    labels = [row.label for row in rows]
+    assert labels[:2] == ["trebi:small, n = 10", "trebi:small, n = 100"]
+    assert len(set(labels)) == 8
+    assert [row.label for row in rows_of("fig4a")][0] == "H = 8"
+    rows = rows_of("fig1", methods=["caps", "cpq"])
+    assert [row.label for row in rows] == ["caps", "cpq"] * 2
+    assert [row.task for row in rows[::2]] == ["safe/Pendulum-v0 replay", "safe/Reacher-v0 replay"]
+
+
+def test_seeds_and_episodes_can_be_chosen():
+    rows = rows_of("frontier", seeds=[5], num_episodes=2)
+    assert {row.seed for row in rows} == {5}
+    assert {row.evaluation["num_episodes"] for row in rows} == {2}
+    assert {row.evaluation["seed"] for row in rows} == {3000}
+    assert {row.evaluation["num_episodes"] for row in rows_of("fig8", num_episodes=2)} == {100}
+
+
+def test_a_dataset_that_is_cut_has_an_id_of_its_own():
+    row = rows_of("fig2", replace(SMALL, max_steps=30_000), methods=["bc"])[0]
+    assert dataset_id_of(row.dataset) == "safe-envs/halfcheetah/medium-30000-v0"
+    assert (row.dataset.num_steps, row.dataset.sac_steps) == (30_000, 30_000)
+    assert not is_standard_size(row.dataset)
+    (row,) = rows_of(
+        "fig2", replace(PAPER, seeds=(0,)), methods=["bc"], qualities=["medium"]
+    )  # fmt: skip
+    assert dataset_id_of(row.dataset) == "safe-envs/halfcheetah/medium-v0"
+    other_seed = replace(standard_dataset("safe/Pendulum-v0"), seed=1)
+    assert is_standard_size(other_seed)
+    assert dataset_id_of(other_seed) == "safe-envs/pendulum/sac-replay-seed1-v0"
+
+
+def test_the_papers_planner_is_the_small_preset_as_it_is():
+    for name in ("frontier", "frontier-random", "tasks", "ablation"):
+        (label,) = {row.label for row in STUDIES[name].rows if "paper" in row.label}
+        for row in (row for row in STUDIES[name].rows if row.label == label):
+            assert row.name == "trebi:small" and not row.settings and not row.load_settings
+
+
+def test_the_ladder_ends_at_quick():
+    ladder = [row for row in rows_of("ablation") if row.name == "trebi:small"]
+    quick = METHODS["trebi"].config("quick", "safe/Pendulum-v0")
+    last = METHODS["trebi"].config(
+        "small", "safe/Pendulum-v0", **ladder[-1].settings, **ladder[-1].load_settings
+    )
+    assert ladder[-1].label.endswith("(= quick)")
+    assert replace(last, preset="quick") == quick
+
+
+def test_fast_rows_are_the_presets():
+    rows = {row.label: row for row in rows_of("fast", tasks=PENDULUM)}
+    for name in ("fast", "realtime"):
+        settings = METHODS["trebi"].config("frontier", **rows[name].load_settings).planner
+        assert settings == METHODS["trebi"].config(name).planner
