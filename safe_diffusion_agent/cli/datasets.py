@@ -67,16 +67,27 @@ def collect(
 
 @app.command(epilog="Example: trebi describe safe-envs/pendulum/sac-replay-v0 --out runs/card")
 def describe(
-    dataset_id: Annotated[str, typer.Argument(help="Minari id of a dataset with costs.")],
+    dataset_id: Annotated[
+        str | None, typer.Argument(help="Minari id of a dataset with costs.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the card; else the dataset's own.")
     ] = None,
+    all_datasets: Annotated[
+        bool, typer.Option("--all", help="Those of the paper; into results/datasets.")
+    ] = False,
     cost_key: CostKey = "infos/cost",
     cost_fn: CostFn = None,
 ) -> None:
     """Write the card of a dataset: what is in it, and which budgets it can teach."""
     from safe_diffusion_agent.experiments.cards import describe as describe_dataset
+    from safe_diffusion_agent.experiments.cards import describe_all
 
+    if all_datasets == (dataset_id is not None):
+        raise ValueError("Name one dataset, or give --all.")
+    if dataset_id is None:
+        console.print(f"written: {describe_all(out or Path('results/datasets'))}")
+        return
     function = parse_function(cost_fn)
     path = describe_dataset(dataset_id, out, cost_key=cost_key, cost_fn=function)
     console.print(f"Card: {path}")

@@ -1,4 +1,4 @@
-"""The command on studies: `trebi reproduce`."""
+"""The commands on studies: `trebi reproduce` and `trebi report`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -83,3 +83,22 @@ def reproduce(
         show_comparison(read_table(folder / "summary.csv"))
     written = ", ".join(sorted(path.name for path in folder.iterdir()))
     console.print(f"written: {folder}: {written}")
+
+
+@app.command(epilog="Example: trebi report --check")
+def report(
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; fail if something is out of date.")
+    ] = False,
+    root: Annotated[Path, typer.Option(help="Folder with results/ and README.md.")] = Path("."),
+) -> None:
+    """Write the pages of the stored results, and fill in the tables of README and documentation."""
+    from safe_diffusion_agent.experiments.report import report as write_report
+
+    changed, unknown = write_report(root, check=check)
+    for place in unknown:
+        console.print(f"[yellow]Nothing fills in {place}.[/]", highlight=False)
+    for path in changed:
+        console.print(f"{'out of date' if check else 'written'}: {path}", highlight=False)
+    if check and changed:
+        raise typer.Exit(1)

@@ -4,15 +4,19 @@ The card makes condition (7) of Lin et al. 2023 visible: the share of the behavi
 are within a budget must not be too small.
 """
 
+import json
 import math
 from pathlib import Path
 from typing import Any
 
+import minari
 import numpy as np
 import numpy.typing as npt
 from minari.storage.datasets_root_dir import get_dataset_path
 
 from safe_diffusion_agent.agent import Agent
+from safe_diffusion_agent.data.collection import CollectConfig, default_dataset_id
+from safe_diffusion_agent.data.manifest import MANIFEST
 from safe_diffusion_agent.data.reading import load_episodes
 from safe_diffusion_agent.data.writing import update_metadata
 from safe_diffusion_agent.episodes import CostFunction, Episodes
@@ -20,7 +24,7 @@ from safe_diffusion_agent.evaluation.protocol import RATIOS, EvaluationConfig, e
 from safe_diffusion_agent.evaluation.rollout import Progress
 from safe_diffusion_agent.evaluation.statistics import wilson_interval
 from safe_diffusion_agent.experiments.markdown import cells, table
-from safe_diffusion_agent.storage import write_text
+from safe_diffusion_agent.storage import provenance, write_text
 
 
 def describe(
@@ -112,6 +116,52 @@ def measure_max_budget(
     changes = {"max_budget": max_budget, "max_budget_source": source}
     update_metadata(dataset_id, changes)
     return changes | {"paper_max_budget": episodes.metadata.get("paper_max_budget")}
+
+
+def describe_all(out: Path) -> Path:
+    """Writes the cards of all datasets of the paper that are on this machine.
+
+    Args:
+        out: Gets a folder per dataset, and `datasets.json`, from which `trebi report` makes a page.
+
+    Returns:
+        The JSON file.
+    """
+    there = minari.list_local_datasets()
+    ids = {default_dataset_id(config.env_id, config.quality): config for config in MANIFEST}
+    lines = [
+        _line(dataset_id, config, out) for dataset_id, config in ids.items() if dataset_id in there
+    ]
+    document = {"datasets": lines, "provenance": provenance()}
+    write_text(out / "datasets.json", json.dumps(document, indent=2) + "\n")
+    return out / "datasets.json"
+
+
+def _line(dataset_id: str, config: CollectConfig, out: Path) -> dict[str, Any]:
+    task = config.env_id.removeprefix("safe/").removesuffix("-v0")
+    folder = f"{task.lower()}-{config.quality}"
+    describe(dataset_id, out / folder)
+    episodes = load_episodes(dataset_id)
+    metadata, last = episodes.metadata, episodes.metadata["snapshots"][-1]
+    return {
+        "dataset_id": dataset_id,
+        "folder": folder,
+        "task": task,
+        "num_steps": len(episodes.rewards),
+        "manifest_num_steps": config.num_steps,
+        "num_episodes": len(episodes.lengths),
+        "share_terminated": float(episodes.terminated.mean()),
+        "sac_steps": CollectConfig(**metadata["collect_config"]).sac_steps,
+        "mean_return": float(episodes.episode_returns.mean()),
+        **{f"sac_{name}": last[f"mean_{name}"] for name in ("return", "cost")},
+        "mean_cost": float(episodes.discounted_costs.mean()),
+        "paper_max_budget": metadata["paper_max_budget"],
+        "max_budget": episodes.max_budget,
+        "max_budget_source": metadata["max_budget_source"],
+        "shares": budget_shares(episodes.discounted_costs, episodes.max_budget),
+        "fingerprint": episodes.fingerprint,
+        "provenance": metadata["provenance"],
+    }
 
 
 def budget_shares(costs: npt.NDArray[np.float64], max_budget: float) -> list[dict[str, Any]]:

@@ -57,9 +57,9 @@ def made_by(about: Mapping[str, Any], since: str = "") -> str:
         since: The command that has taken the place of the program, if one has.
     """
     command, commit = about["command"], about["commit"] or "cec653d or earlier"
-    of_program = command if command.startswith("trebi ") else f"python benchmarks/{command}"
-    if of_program == command:
-        since = ""
-    replaced = f", at commit {commit}; it is since `{since}`," if since else ""
-    versions = f"torch {about['versions']['torch']}"
-    return f"Made by `{of_program}`{replaced} on {about['hardware']}; {versions}."
+    if command.startswith("trebi "):
+        program = f"`{command}`"
+    else:
+        now = f" (commit {commit}; it is now `{since}`)" if since else ""
+        program = f"`python benchmarks/{command}`{now}"
+    return f"Made by {program} on {about['hardware']}; torch {about['versions']['torch']}."

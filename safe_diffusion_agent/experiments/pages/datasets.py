@@ -1,0 +1,81 @@
+"""The page of datasets, which leads to their cards."""
+
+from functools import partial
+from typing import Any
+
+from safe_diffusion_agent.data.collection import default_dataset_id
+from safe_diffusion_agent.data.manifest import MANIFEST
+from safe_diffusion_agent.experiments.markdown import Column, table
+
+Line = dict[str, Any]
+LINK = Column("dataset", lambda line: f"[`{line['dataset_id']}`]({line['folder']}/card.md)")
+SIZES = (
+    LINK,
+    Column(
+        "steps, of the full size",
+        lambda line: f"{line['num_steps']:,} of {line['manifest_num_steps']:,}",
+    ),
+    Column(
+        "episodes (terminated)",
+        lambda line: f"{line['num_episodes']:,} ({line['share_terminated']:.0%})",
+    ),
+    Column("mean return", lambda line: f"{line['mean_return']:.4g}"),
+    Column("final SAC", lambda line: f"{line['sac_return']:.4g} after {line['sac_steps']:,} steps"),
+)
+SIZES_NOTE = (
+    "Final SAC: mean return of 20 episodes of the final policy, acting deterministically. "
+    "`trebi collect --all` makes all datasets in full."
+)
+BUDGETS_NOTE = (
+    "Costs are discounted as the task's budgets are (MuJoCo: 0.99). The mean episode cost is the "
+    "paper's rule for the maximum budget, but for MuJoCo, where the paper measures unconstrained "
+    "planning (`trebi max-budget DATASET --agent RUN`). Stored with the dataset: the paper's value "
+    "where the dataset has the paper's size, so that results can be compared; else the mean "
+    "episode cost, by `trebi max-budget`. Last columns: share of episodes within each ratio of the "
+    "stored one (condition (7) of the paper)."
+)
+
+
+def datasets_page(document: Line, remarks: str) -> str:
+    """Returns the page of `datasets.json`, which `describe_all` wrote.
+
+    Args:
+        document: Its content.
+        remarks: What was concluded from it, by hand.
+    """
+    lines = document["datasets"]
+    budgets = [
+        LINK,
+        Column("mean episode cost", lambda line: f"{line['mean_cost']:.4g}"),
+        Column("final SAC's", lambda line: f"{line['sac_cost']:.4g}"),
+        Column("paper's (Table 2)", lambda line: f"{line['paper_max_budget']:g}"),
+        Column("stored", lambda line: f"{line['max_budget']:.4g}"),
+        *(
+            Column(f"within {row['ratio']:g}", partial(_within, k))
+            for k, row in enumerate(lines[0]["shares"])
+        ),
+    ]
+    ids = {line["dataset_id"] for line in lines}
+    missing = [default_dataset_id(config.env_id, config.quality) for config in MANIFEST]
+    missing = [dataset_id for dataset_id in missing if dataset_id not in ids]
+    about = lines[0]["provenance"]
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    commands = ", ".join(f"`{c}`" for c in sorted({ln["provenance"]["command"] for ln in lines}))
+    parts = [
+        "# Datasets",
+        f"Made by {commands} (seed 0) on {about['hardware']}; {versions}.",
+        f"Not collected yet: {', '.join(missing)}." if missing else "",
+        "## Sizes and returns",
+        table(SIZES, lines),
+        SIZES_NOTE,
+        "## Maximum budgets",
+        table(budgets, lines),
+        BUDGETS_NOTE,
+        "## Remarks" if remarks else "",
+        remarks.strip(),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _within(index: int, line: Line) -> str:
+    return f"{line['shares'][index]['share']:.0%}"
