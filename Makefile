@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: quickstart test check docs pretrained
+.PHONY: quickstart test check docs bench pretrained
 
 quickstart: .venv/installed  ## collect, train and evaluate SafePendulum
 	$(BIN)/trebi run safe/Pendulum-v0 runs/pendulum --preset frontier --seed 0
@@ -19,12 +19,18 @@ check: .venv/installed-dev  ## format, lint, types, import rules
 docs: .venv/installed-dev  ## the site, into build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
+bench: .venv/installed-dev  ## what takes how long on this CPU; hours
+	$(BIN)/python benchmarks/latency.py --parts act training load
+	$(BIN)/python benchmarks/env_overhead.py
+	$(BIN)/python benchmarks/data_speed.py
+	$(BIN)/trebi report
+
 pretrained: quickstart  ## ship the quickstart's agent and results
 	mkdir -p safe_diffusion_agent/pretrained/pendulum results/quickstart
 	cp runs/pendulum/agent.safetensors safe_diffusion_agent/pretrained/pendulum/
 	cp runs/pendulum/evaluation/* results/quickstart/
 	$(BIN)/python examples/turn_the_dial.py results/quickstart/turn_the_dial.png
-	$(BIN)/python benchmarks/readme.py
+	$(BIN)/trebi report
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -6,7 +6,7 @@ Three stages, each in a process of its own on one thread:
 
     step    acts in the environments and keeps nothing
     record  the same with `record_episodes` and `write_dataset`: what recording costs on top
-    load    `load_episodes` and training windows of 32 steps
+    load    `load_episodes`, and the first step of a training on windows of 32 steps
 
 CPU seconds are the measure: on a shared machine, wall time is also that of others. Memory is the
 peak of the process minus what it held after its imports. Writes results/datasets/speed.json.
@@ -31,13 +31,11 @@ import safe_envs  # noqa: F401
 from safe_diffusion_agent.data.reading import load_episodes
 from safe_diffusion_agent.data.recording import NUM_ENVS, record_episodes
 from safe_diffusion_agent.data.writing import write_dataset
-from safe_diffusion_agent.methods.trebi.diffusion import Normalizer
-from safe_diffusion_agent.methods.trebi.windows import Windows
+from safe_diffusion_agent.methods.table import METHODS
 from safe_diffusion_agent.storage import provenance, write_text
 
 ENV_ID = "safe/HalfCheetah-v0"
 DATASET = "benchmark/halfcheetah-v0"
-HORIZON = 32
 OUTPUT = Path(__file__).parent.parent / "results" / "datasets" / "speed.json"
 
 
@@ -71,18 +69,9 @@ def load(num_steps: int, folder: Path) -> dict:
     episodes = load_episodes(DATASET)
     values = [getattr(episodes, field.name) for field in dataclasses.fields(episodes)]
     data = sum(value.nbytes for value in values if isinstance(value, np.ndarray))
-    bounds = episodes.action_low, episodes.action_high
-    windows = Windows(
-        episodes,
-        Normalizer.fit(episodes.actions, episodes.observations, *bounds),
-        HORIZON,
-        discount=0.99,
-        cost_discount=0.99,
-        coverage="all",
-    )
-    batch = windows.sample(32, torch.Generator().manual_seed(0))
-    assert batch.trajectories.shape[:2] == (32, HORIZON)
-    return {"num_steps": len(episodes.rewards), "num_windows": len(windows), "data_mb": data / 1e6}
+    config = METHODS["trebi"].config("small", num_steps=1, batch_size=32)
+    METHODS["trebi"].fit(episodes, config, device="cpu")
+    return {"num_steps": len(episodes.rewards), "data_mb": data / 1e6}
 
 
 STAGES = {"step": step, "record": record, "load": load}

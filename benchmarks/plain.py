@@ -12,16 +12,32 @@ The networks are ours, which have the same layers and sizes. Nothing here is use
 """
 
 import copy
+import math
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from safe_diffusion_agent.methods.trebi.diffusion import Schedule
-from safe_diffusion_agent.methods.trebi.networks import TrebiNetworks
+NUM_ACCUMULATED = 2  # batches per optimizer step
 
-NUM_ACCUMULATED = 2  # batches per optimiser step
+
+def cosine_schedule(num_steps: int, device: torch.device) -> SimpleNamespace:
+    """Coefficients of the diffusion process, `(T,)` each (Nichol & Dhariwal 2021)."""
+    grid = torch.linspace(0, num_steps, num_steps + 1, dtype=torch.float64) / num_steps
+    signal = torch.cos((grid + 0.008) / 1.008 * math.pi / 2) ** 2
+    betas = (1 - signal[1:] / signal[:-1]).clamp(0, 0.999)
+    left = torch.cumprod(1 - betas, dim=0)
+    before = torch.cat([torch.ones(1, dtype=torch.float64), left[:-1]])
+    columns = {
+        "alpha_bar": left,
+        "variance": betas * (1 - before) / (1 - left),
+        "clean_weight": betas * before.sqrt() / (1 - left),
+        "noised_weight": (1 - before) * (1 - betas).sqrt() / (1 - left),
+    }
+    return SimpleNamespace(**{name: c.float().to(device) for name, c in columns.items()})
 
 
 class PlainPlanner:
@@ -40,7 +56,7 @@ class PlainPlanner:
 
     def __init__(
         self,
-        networks: TrebiNetworks,
+        networks: Any,
         shape: tuple[int, int, int],
         act_dim: int,
         num_steps: int,
@@ -52,7 +68,7 @@ class PlainPlanner:
     ):
         self.networks, self.shape, self.act_dim = networks, shape, act_dim
         self.device = next(networks.parameters()).device
-        self.schedule, self.num_steps = Schedule.cosine(num_steps, self.device), num_steps
+        self.schedule, self.num_steps = cosine_schedule(num_steps, self.device), num_steps
         self.num_repeats, self.num_thrown_away = num_repeats, num_thrown_away
         self.scale, self.penalty = scale, penalty
 
@@ -124,14 +140,14 @@ class PlainDataset(Dataset):
 class PlainTraining:
     """Three trainings, each with its own loader and Adam; `step` makes one step of each."""
 
-    def __init__(self, networks: TrebiNetworks, dataset: PlainDataset, act_dim: int, config):
+    def __init__(self, networks: Any, dataset: PlainDataset, act_dim: int, config):
         self.networks = [networks.denoiser, networks.reward, networks.cost]
         self.averages = [copy.deepcopy(network) for network in self.networks]
         self.optimizers = [torch.optim.Adam(n.parameters(), lr=2e-4) for n in self.networks]
         batch_size = config.training.batch_size // NUM_ACCUMULATED
         self.batches = [self._cycle(dataset, batch_size) for _ in self.networks]
         self.device = next(networks.parameters()).device
-        self.schedule = Schedule.cosine(config.model.diffusion_steps, self.device)
+        self.schedule = cosine_schedule(config.model.diffusion_steps, self.device)
         self.act_dim, self.config, self.num_done = act_dim, config.training, 0
 
     def step(self) -> None:
@@ -150,8 +166,10 @@ class PlainTraining:
 
     def _loss(self, network: nn.Module, clean: Tensor, conditions: dict, value: Tensor) -> Tensor:
         clean, value, first = (t.to(self.device) for t in (clean, value, conditions[0]))
-        step = torch.randint(0, self.schedule.num_steps, (len(clean),), device=self.device)
-        noised = self.schedule.add_noise(clean, step, torch.randn_like(clean))
+        left = self.schedule.alpha_bar
+        step = torch.randint(0, len(left), (len(clean),), device=self.device)
+        share = left[step][:, None, None]
+        noised = share.sqrt() * clean + (1 - share).sqrt() * torch.randn_like(clean)
         noised[:, 0, self.act_dim :] = first[:, self.act_dim :]
         predicted = network(noised, step)
         target = clean if predicted.shape == clean.shape else value

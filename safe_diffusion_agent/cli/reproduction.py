@@ -1,7 +1,7 @@
 """The commands on studies: `trebi reproduce` and `trebi report`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -55,7 +55,7 @@ def reproduce(
             table.add_row(name, known.title, f"{len(known.rows)}")
         console.print(table)
         return
-    options = {
+    options: dict[str, Any] = {
         "runs": runs,
         "scale": scale,
         "tasks": tasks and tasks.split(","),
@@ -67,13 +67,8 @@ def reproduce(
         "device": device,
     }
     if dry_run:
-        planned = plan(study, **options)  # type: ignore[arg-type]  # each has its own type
-        show_rows(
-            [
-                (run.row, run.dataset_id, all(job.is_done() for job in jobs_of(run)))
-                for run in planned.runs
-            ]
-        )
+        rows = plan(study, **options)
+        show_rows([(r.row, r.dataset_id, all(job.is_done() for job in jobs_of(r))) for r in rows])
         return
     with progress_bars() as progress:
         folder = reproduce_study(

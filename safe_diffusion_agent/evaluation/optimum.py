@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-# Written by benchmarks/optimum_pendulum.py (dynamic programming).
+# Written by experiments/optimum_pendulum.py (dynamic programming).
 FILES = {"safe/Pendulum-v0": Path(__file__).parent / "optima" / "pendulum.json"}
 
 

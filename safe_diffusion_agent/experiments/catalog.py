@@ -51,10 +51,6 @@ def _loaded(**settings: Any) -> Change:
     return {}, settings
 
 
-def _scale(*seeds: int, num_episodes: int) -> Scale:
-    return Scale(preset="quick", seeds=seeds, num_episodes=num_episodes, max_steps=None)
-
-
 def _ladder(given: str, steps: Mapping[str, Change], **others: Any) -> list[Row]:
     """One change after the other, on both datasets of Pendulum."""
     rows: list[Row] = []
@@ -184,7 +180,7 @@ STUDIES: dict[str, Study] = FIGURES | {
                 for label, change in _PARTS_OF_FRONTIER.items()
             ),
         ),
-        scale=_scale(0, 1, num_episodes=60),
+        scale=Scale(seeds=(0, 1), num_episodes=60),
     ),
     "frontier-random": Study(
         title="`frontier` and its rivals with random budgets, on Pendulum",
@@ -192,7 +188,7 @@ STUDIES: dict[str, Study] = FIGURES | {
             replace(row, evaluation={"seed": 3000, "random_ratios": True, "num_episodes": 100})
             for row in _FRONTIER_ROWS
         ),
-        scale=_scale(0, 1, num_episodes=60),
+        scale=Scale(seeds=(0, 1), num_episodes=60),
     ),
     "ablation": Study(
         title="What each improvement of `quick` over the paper's planner is worth, on Pendulum",
@@ -204,7 +200,7 @@ STUDIES: dict[str, Study] = FIGURES | {
                 for data in PENDULUMS
             ),
         ),
-        scale=_scale(0, num_episodes=20),
+        scale=Scale(num_episodes=20),
     ),
     "tasks": Study(
         title="`frontier` and its rivals on other tasks",
@@ -214,14 +210,14 @@ STUDIES: dict[str, Study] = FIGURES | {
             for label, (given, change) in _ON_TASKS.items()
             if data == HALF_CHEETAH or not label.endswith("discounted return")
         ),
-        scale=_scale(0, num_episodes=10),
+        scale=Scale(num_episodes=10),
     ),
     "sizes": Study(
         title="The paper's planner at the paper's sizes, next to the small ones",
         rows=tuple(
             _row(label, REACHABLE, given, change) for label, (given, change) in _SIZES.items()
         ),
-        scale=_scale(0, num_episodes=4),
+        scale=Scale(num_episodes=4),
     ),
     "fast": Study(
         title="The same `frontier` agent, planning in less time",
@@ -236,7 +232,7 @@ STUDIES: dict[str, Study] = FIGURES | {
             for data in (PENDULUMS[0], HALF_CHEETAH, REACHABLE)
             for label, (settings, interval) in _FASTER.items()
         ),
-        scale=_scale(0, num_episodes=30),
+        scale=Scale(num_episodes=30),
         paired=True,
     ),
     "trust": Study(
@@ -252,7 +248,7 @@ STUDIES: dict[str, Study] = FIGURES | {
             )
             for (given, data), parts in _TRUST.items()
         ),
-        scale=_scale(0, num_episodes=15),
+        scale=Scale(num_episodes=15),
     ),
 }
 

@@ -5,8 +5,7 @@ An interrupted reproduction continues.
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,86 +16,35 @@ from safe_diffusion_agent.experiments.cards import measure_max_budget
 from safe_diffusion_agent.experiments.catalog import study_of
 from safe_diffusion_agent.experiments.jobs import Job, NamedProgress, Settings, collect_job, run_all
 from safe_diffusion_agent.experiments.rows import (
+    Choice,
     Row,
     RowRun,
-    Scale,
-    chosen_rows,
     dataset_id_of,
     is_standard_size,
-    scale_of,
 )
 from safe_diffusion_agent.experiments.stages import PathLike, evaluate
 from safe_diffusion_agent.experiments.study_results import write_evaluated, write_measured
 from safe_diffusion_agent.experiments.trust import part_job
 
 READABLE = 60  # longest name of a folder that spells the settings out
+RUNS = Path("runs/reproduce")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What a study runs, and how large it is.
-
-    Attributes:
-        title: Of the study.
-        scale: How large.
-        runs: Its rows.
-    """
-
-    title: str
-    scale: Scale
-    runs: list[RowRun]
-
-
-def plan(
-    name: str,
-    *,
-    runs: PathLike = "runs/reproduce",
-    scale: str = "small",
-    tasks: Sequence[str] | None = None,
-    qualities: Sequence[str] | None = None,
-    methods: Sequence[str] | None = None,
-    seeds: Sequence[int] | None = None,
-    num_episodes: int | None = None,
-    max_steps: int | None = None,
-    device: str = "auto",
-) -> Plan:
+def plan(name: str, *, runs: PathLike = RUNS, device: str = "auto", **choice: Any) -> list[RowRun]:
     """Returns what `reproduce` runs, and runs nothing.
 
     Args:
         name: One of `STUDIES`.
         runs: Folder of the jobs.
-        scale: One of `SCALES`; our own studies have a scale of their own.
-        tasks: Only these tasks. None: all of the study.
-        qualities: Only datasets of these qualities. None: all of the study.
-        methods: These methods instead of the study's, as `method` or `method:preset`.
-        seeds: Seeds of the trainings, instead of the study's.
-        num_episodes: Per budget and seed, instead of the study's.
-        max_steps: Steps that a dataset, and its SAC, are cut to, instead of the scale's.
         device: `"cpu"`, `"cuda"`, ... or `"auto"`.
+        **choice: What is made of the study, as of `Choice`.
 
     Raises:
         UnknownNameError: There is no such study, scale, task, method, preset or setting.
         ValueError: The study has none of these datasets.
     """
-    study = study_of(name)
-    size = study.scale or scale_of(scale)
-    size = replace(
-        size,
-        seeds=tuple(seeds or size.seeds),
-        num_episodes=num_episodes or size.num_episodes,
-        max_steps=max_steps or size.max_steps,
-    )
-    rows = chosen_rows(
-        study,
-        size,
-        tasks=tasks,
-        qualities=qualities,
-        methods=methods,
-        seeds=seeds,
-        num_episodes=num_episodes,
-    )
-    runs_of = [_run(row, Path(runs), device) for row in rows]
-    return Plan(title=study.title, scale=size, runs=runs_of)
+    rows = Choice(**choice).rows_of(study_of(name))
+    return [_run(row, Path(runs), device) for row in rows]
 
 
 def _run(row: Row, runs: Path, device: str) -> RowRun:
@@ -122,14 +70,14 @@ def jobs_of(run: RowRun) -> list[Job]:
     """Returns the jobs of a row: its evaluation, or one for each part that is measured."""
     if run.row.parts:
         return [part_job(run, part) for part in run.row.parts]
-    job = Job(
+    evaluation = Job(
         name=run.name,
         group=str(run.folder),
         is_done=partial(_is_evaluated, run),
         run=partial(_evaluate, run),
         device=run.device,
     )
-    return [job]
+    return [evaluation]
 
 
 def _evaluate(run: RowRun, progress: Progress | None) -> None:
@@ -144,23 +92,22 @@ def _is_evaluated(run: RowRun) -> bool:
     if not path.exists():
         return False
     stored = json.loads(path.read_text())
-    evaluation = asdict(EvaluationConfig(**run.row.evaluation))
-    evaluation |= {
-        "ratios": list(evaluation["ratios"]),
-        "max_budget": stored["evaluation"]["max_budget"],
-    }
-    wanted = [run.row.config_values(), evaluation]
-    return wanted == [stored["agent"]["config"], stored["evaluation"]]
+    wanted = json.loads(json.dumps(asdict(EvaluationConfig(**run.row.evaluation))))
+    wanted["max_budget"] = stored["evaluation"]["max_budget"]  # that of the dataset
+    same = stored["agent"]["config"] == run.row.config_values() and stored["evaluation"] == wanted
+    return bool(same)
 
 
 def reproduce(
     name: str,
     *,
     out: PathLike = "results/reproduce",
+    runs: PathLike = RUNS,
+    device: str = "auto",
     workers: int = 1,
     ray_address: str | None = None,
     progress: NamedProgress | None = None,
-    **options: Any,
+    **choice: Any,
 ) -> Path:
     """Makes a study, with its numbers and its picture.
 
@@ -171,10 +118,12 @@ def reproduce(
     Args:
         name: One of `STUDIES`.
         out: Folder of the results.
+        runs: Folder of the jobs.
+        device: `"cpu"`, `"cuda"`, ... or `"auto"`.
         workers: Processes on this machine; 1 runs all in this process.
         ray_address: Runs the rows on this Ray cluster instead; `"local"` starts one here.
         progress: Called as `progress(name, done, total, **values)`.
-        **options: Those of `plan`.
+        **choice: What is made of the study, as of `Choice`.
 
     Returns:
         The folder.
@@ -183,17 +132,16 @@ def reproduce(
         UnknownNameError: There is no such study, scale, task, method, preset or setting.
         ValueError: The study has none of these datasets, or Ray is asked for and not installed.
     """
-    planned = plan(name, **options)
-    datasets = {run.dataset_id: run.row.dataset for run in planned.runs}
+    rows, study, folder = plan(name, runs=runs, device=device, **choice), study_of(name), Path(out)
+    datasets = {run.dataset_id: run.row.dataset for run in rows}
     collections = [collect_job(config, dataset_id) for dataset_id, config in datasets.items()]
     run_all(collections, workers=workers, progress=progress)
     for dataset_id, config in datasets.items():
         if not is_standard_size(config):
             measure_max_budget(dataset_id)  # the paper's is for data of its size
-    jobs = [job for run in planned.runs for job in jobs_of(run)]
+    jobs = [job for run in rows for job in jobs_of(run)]
     run_all(jobs, workers=workers, ray_address=ray_address, progress=progress)
-    folder = Path(out) / name
-    write = write_measured if planned.runs[0].row.parts else write_evaluated
-    about = {"figure": name, "title": planned.title, "scale": asdict(planned.scale)}
-    write(folder, planned.runs, about)
-    return folder
+    scale = asdict(Choice(**choice).scale_of(study))
+    write = write_measured if rows[0].row.parts else write_evaluated
+    write(folder / name, rows, {"figure": name, "title": study.title, "scale": scale})
+    return folder / name

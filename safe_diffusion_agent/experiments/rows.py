@@ -65,21 +65,21 @@ class Scale:
     """How large a study is.
 
     Attributes:
-        preset: Of every method.
-        seeds: Seeds of the trainings.
+        preset: Of rows that name none.
+        seeds: Of the trainings.
         num_episodes: Per budget and seed; with random budgets, 100 in all.
         max_steps: Steps of a dataset, and of SAC, are cut to this.
     """
 
-    preset: str
-    seeds: tuple[int, ...]
-    num_episodes: int
-    max_steps: int | None
+    preset: str = "quick"
+    seeds: tuple[int, ...] = (0,)
+    num_episodes: int = 20
+    max_steps: int | None = None
 
 
 SCALES: dict[str, Scale] = {
-    "small": Scale(preset="quick", seeds=(0,), num_episodes=20, max_steps=20_000),
-    "paper": Scale(preset="paper", seeds=(0, 1, 2), num_episodes=60, max_steps=None),
+    "small": Scale(max_steps=20_000),
+    "paper": Scale(preset="paper", seeds=(0, 1, 2), num_episodes=60),
 }
 
 
@@ -99,96 +99,74 @@ class Study:
     scale: Scale | None = None
     paired: bool = False
 
-    @property
-    def random_ratios(self) -> bool:
-        """Whether every episode has a budget of its own."""
-        return any(row.evaluation.get("random_ratios", False) for row in self.rows)
 
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What is made of a study; None is what the study says.
 
-def scale_of(name: str) -> Scale:
-    """Returns a scale by its name.
-
-    Raises:
-        UnknownNameError: There is no such scale.
-    """
-    if name not in SCALES:
-        raise UnknownNameError("scale", name, SCALES)
-    return SCALES[name]
-
-
-def standard_dataset(env_id: str, quality: str = "replay") -> CollectConfig:
-    """Returns the dataset as the paper has it, or else as it is collected by default."""
-    for config in MANIFEST:
-        if (config.env_id, config.quality) == (env_id, quality):
-            return config
-    return CollectConfig(env_id=env_id, quality=quality)
-
-
-def is_standard_size(config: CollectConfig) -> bool:
-    """Says whether a dataset has the standard number of steps, whatever its seed."""
-    return replace(config, seed=0) == standard_dataset(config.env_id, config.quality)
-
-
-def dataset_id_of(config: CollectConfig) -> str:
-    """Returns a Minari id; datasets of another size or seed than the standard have their own."""
-    parts = [] if is_standard_size(config) else [f"-{config.sac_steps}"]
-    parts += [f"-seed{config.seed}"] if config.seed else []
-    name, _, version = default_dataset_id(config.env_id, config.quality).rpartition("-")
-    return f"{name}{''.join(parts)}-{version}"
-
-
-def labelled(name: str, variants: Sequence[str], *, alone: bool) -> str:
-    """Returns what tells a row from the others; a method that is alone needs no name."""
-    differing = [variant for variant in variants if variant]
-    return ", ".join(differing if alone and differing else [name, *differing])
-
-
-def chosen_rows(
-    study: Study,
-    scale: Scale,
-    *,
-    tasks: Sequence[str] | None = None,
-    qualities: Sequence[str] | None = None,
-    methods: Sequence[str] | None = None,
-    seeds: Sequence[int] | None = None,
-    num_episodes: int | None = None,
-) -> list[Row]:
-    """Returns the rows of a study with all that the scale says filled in; checks their settings.
-
-    Args:
-        study: The study.
-        scale: How large, where the rows do not say it.
-        tasks: Only these tasks. None: all of the study.
-        qualities: Only datasets of these qualities. None: all of the study.
+    Attributes:
+        scale: One of `SCALES`, for a study that has no scale of its own.
+        tasks: Only these tasks.
+        qualities: Only datasets of these qualities.
         methods: These methods instead, as `method` or `method:preset`, each in all rows of the
             study's first one.
-        seeds: Seeds of the trainings, instead of the rows' and the scale's.
-        num_episodes: Per budget and seed, instead of the rows' and the scale's.
-
-    Raises:
-        UnknownNameError: There is no such method, preset, setting or task.
-        ValueError: The study has none of these datasets.
+        seeds: Of the trainings.
+        num_episodes: Per budget and seed.
+        max_steps: Datasets, and their SAC, are cut to so many steps.
     """
-    wanted = None if tasks is None else [task_spec(task).id for task in tasks]
-    rows = [
-        row
-        for row in study.rows
-        if (wanted is None or row.dataset.env_id in wanted)
-        and (qualities is None or row.dataset.quality in qualities)
-    ]
-    if not rows:
-        known = ", ".join(dict.fromkeys(row.task for row in study.rows))
-        raise ValueError(f"The study has none of these datasets. It has: {known}.")
-    if methods:
-        rows = _with_methods(rows, methods)
-    if seeds:
-        rows = [replace(row, seed=None) for row in rows]
-        rows = [row for index, row in enumerate(rows) if row not in rows[:index]]
-    return [
-        _filled(row, scale, seed, num_episodes)
-        for row in rows
-        for seed in (seeds or (scale.seeds if row.seed is None else (row.seed,)))
-    ]
+
+    scale: str = "small"
+    tasks: Sequence[str] | None = None
+    qualities: Sequence[str] | None = None
+    methods: Sequence[str] | None = None
+    seeds: Sequence[int] | None = None
+    num_episodes: int | None = None
+    max_steps: int | None = None
+
+    def scale_of(self, study: Study) -> Scale:
+        """Returns how large a study is made.
+
+        Raises:
+            UnknownNameError: There is no such scale.
+        """
+        if self.scale not in SCALES:
+            raise UnknownNameError("scale", self.scale, SCALES)
+        scale = study.scale or SCALES[self.scale]
+        return replace(
+            scale,
+            seeds=tuple(self.seeds or scale.seeds),
+            num_episodes=self.num_episodes or scale.num_episodes,
+            max_steps=self.max_steps or scale.max_steps,
+        )
+
+    def rows_of(self, study: Study) -> list[Row]:
+        """Returns the rows, with all that the scale says filled in; checks their settings.
+
+        Raises:
+            UnknownNameError: There is no such method, preset, setting, task or scale.
+            ValueError: The study has none of these datasets.
+        """
+        wanted = None if self.tasks is None else [task_spec(task).id for task in self.tasks]
+        rows = [
+            row
+            for row in study.rows
+            if (wanted is None or row.dataset.env_id in wanted)
+            and (self.qualities is None or row.dataset.quality in self.qualities)
+        ]
+        if not rows:
+            known = ", ".join(dict.fromkeys(row.task for row in study.rows))
+            raise ValueError(f"The study has none of these datasets. It has: {known}.")
+        if self.methods:
+            rows = _with_methods(rows, self.methods)
+        if self.seeds:
+            rows = [replace(row, seed=None) for row in rows]
+            rows = [row for index, row in enumerate(rows) if row not in rows[:index]]
+        scale = self.scale_of(study)
+        return [
+            _filled(row, scale, seed, self.num_episodes)
+            for row in rows
+            for seed in (scale.seeds if row.seed is None else (row.seed,))
+        ]
 
 
 def _with_methods(rows: Sequence[Row], methods: Sequence[str]) -> list[Row]:
@@ -205,6 +183,12 @@ def _with_methods(rows: Sequence[Row], methods: Sequence[str]) -> list[Row]:
     return changed
 
 
+def labelled(name: str, variants: Sequence[str], *, alone: bool) -> str:
+    """Returns what tells a row from the others; a method that is alone needs no name."""
+    differing = [variant for variant in variants if variant]
+    return ", ".join(differing if alone and differing else [name, *differing])
+
+
 def _filled(row: Row, scale: Scale, seed: int, num_episodes: int | None) -> Row:
     """The row at a scale: lines without a budget need but one; its own numbers go first."""
     row = replace(row, preset=row.preset or scale.preset, seed=seed)
@@ -217,6 +201,25 @@ def _filled(row: Row, scale: Scale, seed: int, num_episodes: int | None) -> Row:
     EvaluationConfig(**evaluation)
     (dataset,) = capped([row.dataset], scale.max_steps)
     return replace(row, evaluation=evaluation, dataset=dataset)
+
+
+def standard_dataset(env_id: str, quality: str = "replay") -> CollectConfig:
+    """Returns the dataset as the paper has it, or else as it is collected by default."""
+    of_paper = [c for c in MANIFEST if (c.env_id, c.quality) == (env_id, quality)]
+    return of_paper[0] if of_paper else CollectConfig(env_id=env_id, quality=quality)
+
+
+def is_standard_size(config: CollectConfig) -> bool:
+    """Says whether a dataset has the standard number of steps, whatever its seed."""
+    return replace(config, seed=0) == standard_dataset(config.env_id, config.quality)
+
+
+def dataset_id_of(config: CollectConfig) -> str:
+    """Returns a Minari id; datasets of another size or seed than the standard have their own."""
+    name, _, version = default_dataset_id(config.env_id, config.quality).rpartition("-")
+    size = "" if is_standard_size(config) else f"-{config.sac_steps}"
+    seed = f"-seed{config.seed}" if config.seed else ""
+    return f"{name}{size}{seed}-{version}"
 
 
 @dataclass(frozen=True, kw_only=True)

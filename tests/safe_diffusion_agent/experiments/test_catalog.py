@@ -8,7 +8,7 @@ from safe_diffusion_agent.errors import UnknownNameError
 from safe_diffusion_agent.experiments.catalog import STUDIES, study_of
 from safe_diffusion_agent.experiments.rows import (
     SCALES,
-    chosen_rows,
+    Choice,
     dataset_id_of,
     is_standard_size,
     standard_dataset,
@@ -16,25 +16,24 @@ from safe_diffusion_agent.experiments.rows import (
 from safe_diffusion_agent.experiments.trust import PARTS
 from safe_diffusion_agent.methods.table import METHODS
 
-SMALL, PAPER = SCALES["small"], SCALES["paper"]
 PENDULUM = ["safe/Pendulum-v0"]
 
 
-def rows_of(name, scale=SMALL, **choices):
-    return chosen_rows(STUDIES[name], STUDIES[name].scale or scale, **choices)
+def rows_of(name, **choice):
+    return Choice(**choice).rows_of(STUDIES[name])
 
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_study_names_methods_settings_and_parts_that_exist(name):
-    for scale in SCALES.values():
-        rows = rows_of(name, scale)
+    for scale in SCALES:
+        rows = rows_of(name, scale=scale)
         assert all(set(row.parts) <= set(PARTS) for row in rows)
         identities = [(row.label, dataset_id_of(row.dataset), row.seed) for row in rows]
         assert len(set(identities)) == len(identities), "labels tell rows apart"
 
 
 def test_the_rows_of_the_first_figure():
-    rows = rows_of("fig1", PAPER, tasks=PENDULUM, methods=["bc"])
+    rows = rows_of("fig1", scale="paper", tasks=PENDULUM, methods=["bc"])
     assert [row.seed for row in rows] == [0, 1, 2]
     assert {dataset_id_of(row.dataset) for row in rows} == {"safe-envs/pendulum/sac-replay-v0"}
     assert rows[0].evaluation == {"seed": 0, "num_episodes": 60, "ratios": (1.0,)}
@@ -67,13 +66,11 @@ def test_seeds_and_episodes_can_be_chosen():
 
 
 def test_a_dataset_that_is_cut_has_an_id_of_its_own():
-    row = rows_of("fig2", replace(SMALL, max_steps=30_000), methods=["bc"])[0]
+    row = rows_of("fig2", max_steps=30_000, methods=["bc"])[0]
     assert dataset_id_of(row.dataset) == "safe-envs/halfcheetah/medium-30000-v0"
     assert (row.dataset.num_steps, row.dataset.sac_steps) == (30_000, 30_000)
     assert not is_standard_size(row.dataset)
-    (row,) = rows_of(
-        "fig2", replace(PAPER, seeds=(0,)), methods=["bc"], qualities=["medium"]
-    )  # fmt: skip
+    (row,) = rows_of("fig2", scale="paper", seeds=[0], methods=["bc"], qualities=["medium"])
     assert dataset_id_of(row.dataset) == "safe-envs/halfcheetah/medium-v0"
     other_seed = replace(standard_dataset("safe/Pendulum-v0"), seed=1)
     assert is_standard_size(other_seed)

@@ -46,23 +46,23 @@ def options_in(folder):
 
 def test_the_plan_of_a_figure(tmp_path):
     runs = plan("fig1", scale="paper", runs=tmp_path, tasks=["safe/Pendulum-v0"], methods=["bc"])
-    assert len({run.folder for run in runs.runs}) == 3
-    runs = plan("fig7", runs=tmp_path).runs
+    assert len({run.folder for run in runs}) == 3
+    runs = plan("fig7", runs=tmp_path)
     assert len({run.folder for run in runs}) == 1 and len({run.out for run in runs}) == 4
 
 
 def test_planner_variants_share_a_training_and_methods_a_figure(tmp_path):
-    runs = plan("fig4b", runs=tmp_path, methods=["trebi:small", "trebi"]).runs
+    runs = plan("fig4b", runs=tmp_path, methods=["trebi:small", "trebi"])
     assert len({run.out for run in runs}) == 8
     assert len({run.folder for run in runs}) == 2
-    assert len({run.folder for run in plan("fig4a", runs=tmp_path).runs}) == 5
+    assert len({run.folder for run in plan("fig4a", runs=tmp_path)}) == 5
 
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_no_two_jobs_write_the_same_files(name, tmp_path):
-    planned = [job for run in plan(name, runs=tmp_path).runs for job in jobs_of(run)]
+    planned = [job for run in plan(name, runs=tmp_path) for job in jobs_of(run)]
     assert len({job.name for job in planned}) <= len(planned)
-    places = [(run.folder, run.out, run.row.parts) for run in plan(name, runs=tmp_path).runs]
+    places = [(run.folder, run.out, run.row.parts) for run in plan(name, runs=tmp_path)]
     assert len(set(places)) == len(places)
     assert not any(job.is_done() for job in planned)
 

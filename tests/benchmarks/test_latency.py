@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-ROOT = Path(__file__).parent.parent
+from safe_diffusion_agent.experiments.pages.timing import latency_page
+
+ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"
 
 
@@ -44,24 +46,12 @@ def test_latency_is_measured(tmp_path):
     rows = json.loads(training.read_text())["training"]
     assert {row["networks"] for row in rows} == {"U-Net", "MLP"}
     assert all(0 < row["ours_samples_per_second"] < row["most_samples_per_second"] for row in rows)
-    assert "GFLOP" in path.with_suffix(".md").read_text()
-
-
-@pytest.mark.slow
-def test_faster_planners_are_compared(tmp_path):
-    folder = ROOT / "safe_diffusion_agent" / "pretrained" / "pendulum"
-    command = [sys.executable, BENCHMARKS / "fast_presets.py", folder, "--episodes", "1"]
-    command += ["--repeats", "2", "--out", tmp_path, "--runs", tmp_path / "runs"]
-    subprocess.run(command, check=True, capture_output=True)
-    document = json.loads((tmp_path / "fast-pendulum.json").read_text())
-    rows = document["groups"][0]["rows"]
-    assert rows[0]["return_difference"] == 0.0 and rows[0]["num_episodes"] == 5
-    assert any(row["variant"].startswith("realtime") for row in rows)
+    assert "GFLOP" in latency_page(tmp_path)
 
 
 @pytest.mark.slow
 def test_latency_is_measured_beside_other_processes(tmp_path):
-    command = [sys.executable, BENCHMARKS / "latency_under_load.py", "--planners", "realtime"]
+    command = [sys.executable, BENCHMARKS / "latency.py", "--parts", "load", "--small"]
     subprocess.run([*command, "--acts", "1", "--out", tmp_path], check=True, capture_output=True)
     (path,) = tmp_path.glob("load-*.json")
     document = json.loads(path.read_text())
@@ -71,3 +61,4 @@ def test_latency_is_measured_beside_other_processes(tmp_path):
     cases = {(row["execution"], row["busy_processes"] > 0) for row in rows}
     assert len(cases) == 4
     assert all(0 < row["median_ms"] <= row["longest_ms"] for row in rows)
+    assert "beside" in latency_page(tmp_path)
