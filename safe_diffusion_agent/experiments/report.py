@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from safe_diffusion_agent.errors import UnknownNameError
 from safe_diffusion_agent.evaluation.figures import COLORS, GRAY, write_figure
 from safe_diffusion_agent.evaluation.statistics import wilson_interval
 from safe_diffusion_agent.experiments.markdown import Column, made_by, share, table
@@ -27,7 +28,7 @@ from safe_envs import TASKS
 MARKED = re.compile(r"<!-- begin ([\w-]+) -->\n.*?<!-- end \1 -->", re.DOTALL)
 
 
-def report(root: Path, *, check: bool = False) -> tuple[list[str], list[str]]:
+def report(root: Path, *, check: bool = False) -> list[str]:
     """Writes what is out of date: pages of results, and tables in README.md and docs/.
 
     Args:
@@ -35,14 +36,14 @@ def report(root: Path, *, check: bool = False) -> tuple[list[str], list[str]]:
         check: Writes nothing.
 
     Returns:
-        The files that were out of date, and the marked tables that nothing fills in.
+        The files that were out of date.
+
+    Raises:
+        UnknownNameError: There is no table of a name that a page has marked.
     """
     texts = dict(_pages(root / "results"))
-    unknown = []
-    for path in [root / "README.md", *sorted(root.glob("docs/**/*.md"))]:
-        if path.exists():
-            texts[path], names = filled(path.read_text(), root)
-            unknown += [f"{path.relative_to(root)}: {name}" for name in names]
+    for path in [*root.glob("README.md"), *sorted(root.glob("docs/**/*.md"))]:
+        texts[path] = filled(path.read_text(), root)
     changed = [
         path for path, text in texts.items() if not path.exists() or path.read_text() != text
     ]
@@ -51,7 +52,7 @@ def report(root: Path, *, check: bool = False) -> tuple[list[str], list[str]]:
     for path in _trust_files(root / "results"):
         if not check:
             _draw_trust(json.loads(path.read_text())["agents"], path.with_suffix(".png"))
-    return [str(path.relative_to(root)) for path in changed], unknown
+    return [str(path.relative_to(root)) for path in changed]
 
 
 def _trust_files(results: Path) -> list[Path]:
@@ -78,22 +79,20 @@ def _pages(results: Path) -> Iterator[tuple[Path, str]]:
         yield datasets.with_name("README.md"), page
 
 
-def filled(text: str, root: Path) -> tuple[str, list[str]]:
-    """Returns a text with its tables filled in, and the names of those that nothing fills in.
+def filled(text: str, root: Path) -> str:
+    """Returns a Markdown text with its tables filled in; `root` has `results/`.
 
-    Args:
-        text: Markdown.
-        root: Folder that has `results/`.
+    Raises:
+        UnknownNameError: There is no table of a name that the text has marked.
     """
-    unknown = [name for name in MARKED.findall(text) if name not in PARTS]
 
     def part(match: re.Match[str]) -> str:
         name = match[1]
         if name not in PARTS:
-            return match[0]
+            raise UnknownNameError("table", name, PARTS)
         return f"<!-- begin {name} -->\n{PARTS[name](root)}\n<!-- end {name} -->"
 
-    return MARKED.sub(part, text), unknown
+    return MARKED.sub(part, text)
 
 
 def _tasks(root: Path) -> str:

@@ -27,9 +27,8 @@ def test_the_curves_explain_the_choice(frontier_agent):
     decision = decision_of(frontier_agent, [-1.0, 0.0, 0.0], 20.0, 100)
     costs, returns = decision.curves
     candidates = decision.plan.candidates
-    judge = frontier_agent.planner.judge()
-    unit = float(frontier_agent.networks.critic.multiplier_unit())
-    prices = unit * judge.critic.multipliers.cpu().numpy()
+    critic = frontier_agent.networks.critic
+    prices = float(critic.multiplier_unit()) * critic.multipliers.cpu().numpy()
     bounds = (returns + prices * (20.0 - costs)).min(axis=1)
     np.testing.assert_allclose(bounds, candidates.predicted_return[0], rtol=1e-3)
     np.testing.assert_allclose(costs[:, -3:].min(axis=1), candidates.predicted_cost[0], rtol=1e-3)

@@ -8,6 +8,7 @@ import pytest
 from safe_diffusion_agent.cli import main
 from safe_diffusion_agent.data.collection import default_dataset_id
 from safe_diffusion_agent.data.manifest import MANIFEST
+from safe_diffusion_agent.errors import UnknownNameError
 from safe_diffusion_agent.evaluation.protocol import EpisodeResult
 from safe_diffusion_agent.evaluation.tables import Evaluated, overall, summary, tidy, to_table
 from safe_diffusion_agent.experiments.markdown import Column, cells, made_by, rounded, share, table
@@ -24,8 +25,7 @@ ABOUT = {
 
 
 def test_pages_and_tables_of_the_repository_are_up_to_date():
-    changed, _ = report(ROOT, check=True)
-    assert changed == []
+    assert report(ROOT, check=True) == []
 
 
 def test_every_task_of_the_manifest_has_a_card():
@@ -59,21 +59,21 @@ def test_phrases():
     )
 
 
-def test_marked_tables_are_filled_in_and_others_named(tmp_path):
+def test_marked_tables_are_filled_in(tmp_path):
     page = tmp_path / "docs" / "deep" / "page.md"
     page.parent.mkdir(parents=True)
     text = "before\n<!-- begin {0} -->\nold\n<!-- end {0} -->\nafter\n"
-    page.write_text(text.format("tasks") + text.format("typo"))
+    page.write_text(text.format("tasks"))
     (tmp_path / "README.md").write_text(text.format("methods"))
-    changed, unknown = report(tmp_path, check=True)
-    assert changed == ["README.md", "docs/deep/page.md"] and unknown == ["docs/deep/page.md: typo"]
+    assert report(tmp_path, check=True) == ["README.md", "docs/deep/page.md"]
     assert "old" in page.read_text(), "a check writes nothing"
     report(tmp_path)
-    assert report(tmp_path)[0] == []
+    assert report(tmp_path) == []
     assert all(f"| `{name}` |" in page.read_text() for name in TASKS)
     assert all(f"| `{name}` |" in (tmp_path / "README.md").read_text() for name in METHODS)
-    assert page.read_text().endswith(text.format("typo"))
-    assert filled("no table", tmp_path) == ("no table", [])
+    assert filled("no table", tmp_path) == "no table"
+    with pytest.raises(UnknownNameError, match="Did you mean 'tasks'"):
+        filled(text.format("taks"), tmp_path)
 
 
 def test_the_command_fails_if_something_is_out_of_date(tmp_path, capsys):
