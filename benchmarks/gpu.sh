@@ -7,7 +7,7 @@
 #       SETTINGS="--set base_width=16 --set num_candidates=1" benchmarks/gpu.sh
 #   PYTHON=python3 benchmarks/gpu.sh       # with the packages of that Python
 #
-# STEPS: optimiser steps of the U-Net presets (the paper: 1000000). They are trained and planned with
+# STEPS: optimizer steps of the U-Net presets (the paper: 1000000). They are trained and planned with
 # as CUDA graphs, unless a test of those fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -55,7 +55,7 @@ def draw_evaluation(
     behavior_policy: Mapping[str, Any] | None = None,
     optimum: npt.NDArray[np.float64] | None = None,
 ) -> None:
-    """Boxes and whiskers of normalised cost and return per budget (Lin et al. 2023, Fig. 1).
+    """Draws boxes and whiskers of normalized cost and return per budget (Lin et al. 2023, Fig. 1).
 
     Args:
         results: Evaluated episodes.
@@ -117,9 +117,9 @@ def _draw_reference_returns(
 def draw_comparison(
     panels: Sequence[ComparisonPanel], path: Path, *, title: str, random_ratios: bool = False
 ) -> None:
-    """Methods side by side, a column per task (Lin et al. 2023, Fig. 1 to 3, 5, 6; 8 to 11).
+    """Draws methods side by side, a column per task (Lin et al. 2023, Fig. 1 to 3, 5, 6; 8 to 11).
 
-    Above, normalised cost; below, return. Boxes per budget, or, with random budgets, points.
+    Above, normalized cost; below, return. Boxes per budget, or, with random budgets, points.
 
     Args:
         panels: One per task.
@@ -191,7 +191,7 @@ def _draw_points(axes: Any, panel: ComparisonPanel, name: str) -> None:
 
 
 def draw_losses(history: Sequence[Mapping[str, float]], path: Path) -> None:
-    """Training losses against the optimiser step, one panel per loss."""
+    """Draws training losses against the optimizer step, one panel per loss."""
     names = list(dict.fromkeys(name for row in history for name in row if name != "step"))
     figure = Figure(figsize=(3.2 * len(names), 2.6))
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
@@ -210,7 +210,7 @@ def draw_budget_over_time(
     title: str,
     marked_step: int | None = None,
 ) -> None:
-    """Spent cost and remaining budget over time, one color per run: mean, and all episodes faintly.
+    """Draws spent cost and remaining budget over time: per run the mean, and all episodes faintly.
 
     Args:
         runs: Label -> episodes.
@@ -248,7 +248,7 @@ def draw_dataset(
     title: str,
     discounted: bool,
 ) -> None:
-    """A dataset at a glance: return against cost, costs, share within each budget, learning curve.
+    """Draws a dataset: return against cost, costs, share within each budget, learning curve.
 
     Args:
         returns: `(E,)`, of the episodes in the order of collection.

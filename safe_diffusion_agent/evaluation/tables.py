@@ -50,7 +50,7 @@ def read_episodes(path: Path) -> list[EpisodeResult]:
 
 
 def to_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """CSV of rows that have the same keys; numbers with six digits."""
+    """Returns the CSV of rows that have the same keys; numbers with six digits."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -74,7 +74,7 @@ def _parsed(value: str) -> float | str:
 
 
 def tidy(runs: Iterable[Evaluated]) -> list[Row]:
-    """One row per episode."""
+    """Returns one row per episode."""
     return [
         {"task": run.task, "method": run.method, "training_seed": run.seed, **asdict(episode)}
         for run in runs
@@ -83,7 +83,7 @@ def tidy(runs: Iterable[Evaluated]) -> list[Row]:
 
 
 def summary(runs: Sequence[Evaluated], *, random_ratios: bool = False) -> list[Row]:
-    """One row per task, method and budget, over all seeds.
+    """Returns one row per task, method and budget, over all seeds.
 
     Random budgets are put together by fifths of the maximum; a row's ratio is the upper end.
 
@@ -130,10 +130,10 @@ def _statistics(chosen: Sequence[tuple[int, EpisodeResult]]) -> Row:
 
 
 def overall(runs: Sequence[Evaluated], *, num_resamples: int = 2_000) -> list[Row]:
-    """One row per task and method: interquartile mean of the return, with a bootstrap interval.
+    """Returns one row per task and method: interquartile mean return, with a bootstrap interval.
 
     A score is the mean return of one seed under one budget; seeds are what is resampled, budget by
-    budget (see `stratified_bootstrap`). Only for fixed ratios.
+    budget. Only for fixed ratios.
     """
     rows = []
     for (task, method), group in _grouped(runs).items():

@@ -8,8 +8,6 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
-from safe_diffusion_agent.agent import Agent
-from safe_diffusion_agent.data.reading import load_episodes
 from safe_diffusion_agent.episodes import discounted_sum
 from safe_diffusion_agent.evaluation.moving_budgets import Scheduled
 from safe_diffusion_agent.evaluation.rollout import Policy, Rollout, rollout, start_seed
@@ -100,7 +98,7 @@ def shifts_of(env_id: str) -> list[Shift]:
 
 
 def play(
-    agent: Agent,
+    agent: Any,
     budgets: Array,
     held_back: Array | float,
     episodes: Array,
@@ -124,21 +122,18 @@ def play(
         Returns `(n,)`, discounted costs `(n,)`, and the rollout.
     """
     chosen = act or partial(agent.act, generator=agent.new_generator())
-    env_id, discount = agent.task.env_id, agent.cost_discount
-    assert env_id is not None
+    discount = agent.cost_discount
 
     def policy(obs: Any, remaining: Array, steps: Array) -> Array:
         return chosen(obs, remaining - held_back, steps)
 
     options: dict[str, Any] = {}
     if shift != NO_SHIFT:
-        noise = np.zeros(agent.task.obs_dim)
-        if shift.noise:
-            noise = shift.noise * load_episodes(str(agent.task.dataset_id)).observations.std(axis=0)
+        noise = shift.noise * agent.normalizer.std[agent.task.act_dim :].cpu().numpy()
         options = {"wrappers": [lambda env: Shifted(env, shift, noise)]}
     run = rollout(
         policy if grants is None else Scheduled(policy, grants, discount),
-        env_id,
+        agent.task.env_id,
         budgets,
         [start_seed(START_SEED, int(k)) for k in episodes],
         cost_discount=discount,

@@ -40,10 +40,17 @@ RISK = 0.05  # where one is enough
 CUT_TO = 8.0 / 60.0  # share of the maximum budget
 
 
-def share_over(over: Array) -> dict[str, Any]:
-    """Returns how many of the episodes are over budget, with the 95 % Wilson interval."""
-    num, total = int(over.sum()), len(over)
-    return {"num_over": num, "num_episodes": total, "wilson_95": wilson_interval(num, total)}
+def outcome(returns: Array, costs: Array, budgets: Array) -> dict[str, Any]:
+    """Returns what became of n episodes; the share over budget with its 95 % Wilson interval."""
+    num, total = int((costs > budgets).sum()), len(costs)
+    return {
+        "mean_return": float(returns.mean()),
+        "mean_cost": float(costs.mean()),
+        "largest_overrun": float((costs - budgets).max()),
+        "num_over": num,
+        "num_episodes": total,
+        "wilson_95": wilson_interval(num, total),
+    }
 
 
 def margin_of(agent: Any, risk: float | None) -> float:
@@ -70,17 +77,9 @@ def risk_curve(
     margins = np.array([margin_of(agent, risk) for risk in risks])
     budgets = ratio * agent.task.max_budget
     returns, costs, _ = play(agent, budgets, margins[which], episode, shift=shift)
-    over = costs > budgets
     return [
-        {
-            "risk": risk,
-            "margin": float(margins[k]),
-            "ratio": r,
-            "mean_return": float(returns[rows].mean()),
-            "mean_cost": float(costs[rows].mean()),
-            "largest_overrun": float((costs - budgets)[rows].max()),
-            **share_over(over[rows]),
-        }
+        {"risk": risk, "margin": float(margins[k]), "ratio": r}
+        | outcome(returns[rows], costs[rows], budgets[rows])
         for k, risk in enumerate(risks)
         for r in ratios
         for rows in [(which == k) & (ratio == r)]
@@ -139,15 +138,10 @@ def moving_budgets(agent: Any, num: int) -> list[dict[str, Any]]:
                 "schedule": name,
                 "total_budgets": total[mine].tolist(),
                 "num_lost_to_cuts": int(lost[mine].sum()),
-                "largest_overrun": float((costs - total)[mine].max()),
-                "mean_return": float(returns[mine].mean()),
                 "regret": (informed - returns)[mine].tolist(),
-                "informed": {
-                    "mean_return": float(informed[mine].mean()),
-                    **share_over((its_costs > total)[mine]),
-                },
-                **share_over((costs > total)[mine]),
+                "informed": outcome(informed[mine], its_costs[mine], total[mine]),
             }
+            | outcome(returns[mine], costs[mine], total[mine])
         )
     return rows
 
@@ -200,30 +194,20 @@ def adaptive(
     ratios = np.random.default_rng(START_SEED).uniform(0.1, 0.6, (length, lanes))
     for shift in (shift for shift in SHIFTS if shift.name in NOISY):
         risks = [AdaptiveRisk(target, rate)] * (2 * lanes)  # the first half stays as it is
-        margins, overs, all_returns = [], [], []
+        margins, played = [], []
         for k in range(length):
             margins.append([agent.margin_for(risk.value) for risk in risks])
             budgets = np.tile(ratios[k], 2) * agent.task.max_budget
             starts = np.tile(k * lanes + np.arange(lanes), 2)
             returns, costs, _ = play(agent, budgets, np.array(margins[-1]), starts, shift=shift)
-            overs.append(costs > budgets)
-            all_returns.append(returns)
-            risks[lanes:] = [
-                risk.update(bool(over)) for risk, over in zip(risks[lanes:], overs[-1][lanes:])
-            ]
+            played.append((returns, costs, budgets))
+            over = (costs > budgets)[lanes:]
+            risks[lanes:] = [risk.update(bool(o)) for risk, o in zip(risks[lanes:], over)]
         for name, half in (("fixed", slice(lanes)), ("adaptive", slice(lanes, None))):
-            results.append(
-                {
-                    "shift": shift.name,
-                    "risk": name,
-                    "target": target,
-                    "rate": rate,
-                    "first_margin": float(np.mean(margins[0][half])),
-                    "last_margin": float(np.mean(margins[-1][half])),
-                    "mean_return": float(np.array(all_returns)[:, half].mean()),
-                    **share_over(np.array(overs)[:, half].ravel()),
-                }
-            )
+            ends = [float(np.mean(margin[half])) for margin in (margins[0], margins[-1])]
+            row = {"shift": shift.name, "risk": name, "target": target, "rate": rate}
+            row |= {"first_margin": ends[0], "last_margin": ends[1]}
+            results.append(row | outcome(*np.stack(played, axis=1)[..., half].reshape(3, -1)))
     return results
 
 
@@ -282,13 +266,7 @@ def guard(agent: Any, num: int, weight: float = 5.0) -> list[dict[str, Any]]:
             returns, costs, _ = play(
                 agent, budgets, margin, episode, shift=shift, act=act if guarded else None
             )
-            rows.append(
-                {
-                    "shift": shift.name,
-                    "variant": name,
-                    "mean_added_margin": float(np.mean(act.added)) if guarded else constant,
-                    "mean_return": float(returns.mean()),
-                    **share_over(costs > budgets),
-                }
-            )
+            added = float(np.mean(act.added)) if guarded else constant
+            row = {"shift": shift.name, "variant": name, "mean_added_margin": added}
+            rows.append(row | outcome(returns, costs, budgets))
     return rows

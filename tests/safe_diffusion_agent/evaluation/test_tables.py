@@ -40,7 +40,7 @@ def test_summary_by_hand():
     assert len(tidy(runs)) == 20 and tidy(runs)[-1]["training_seed"] == 1
 
 
-def test_random_budgets_are_summarised_by_fifths():
+def test_random_budgets_are_summarized_by_fifths():
     ratios = (0.01, 0.2, 0.21, 0.99)
     runs = [Evaluated(task="t", method="m", seed=0, episodes=[episode(r, 1.0) for r in ratios])]
     rows = summary(runs, random_ratios=True)

@@ -26,7 +26,7 @@ TOY = {"num_steps": 10, "batch_size": 16, "horizon": 4, "diffusion_steps": 2, "n
 def measured(tiny_dataset, tmp_path_factory):
     """A run of all parts that need no one-step models."""
     folder = tmp_path_factory.mktemp("trust")
-    parts = ("risk", "forecasts", "behavior", "moving", "cuts")
+    parts = ("risk", "forecasts", "behavior", "moving", "adaptive", "cuts")
     row = Row(
         label="toy", dataset=CollectConfig(env_id=ENV_ID), preset="quick", settings=TOY, seed=0,
         load_settings={"risk": None, "budget_margin": 0.0}, evaluation={"num_episodes": 1},
@@ -62,7 +62,13 @@ def test_more_is_held_back_for_smaller_risks(measured):
 def test_the_page_has_every_part(measured):
     _, document = measured
     text = trust_page(document, "pendulum.png")
-    for words in ("requested risk", "keep_probability", "cut, 0.8 to 0.2", "cut at step"):
+    for words in (
+        "requested risk",
+        "keep_probability",
+        "cut, 0.8 to 0.2",
+        "cut at step",
+        "corrected",
+    ):
         assert words in text, words
     assert "Worlds that it was not trained for" not in text
 
