@@ -36,7 +36,6 @@ def collect(
 ) -> None:
     """Train an unconstrained SAC and store what it saw, or its policy's episodes, as a dataset."""
     from safe_diffusion_agent.data.collection import CollectConfig, default_dataset_id
-    from safe_diffusion_agent.data.collection import collect as collect_dataset
     from safe_diffusion_agent.data.manifest import MANIFEST, capped
     from safe_diffusion_agent.experiments.jobs import collect_job, run_all
 
@@ -44,24 +43,19 @@ def collect(
         raise ValueError("Name one task, or give --all.")
     if env_id is None:
         configs = [replace(config, seed=seed) for config in capped(MANIFEST, max_steps)]
-        ids = [default_dataset_id(config.env_id, config.quality) for config in configs]
-        pairs = zip(configs, ids, strict=True)
-        collections = [collect_job(c, name, overwrite=overwrite) for c, name in pairs]
-        with progress_bars() as progress:
-            run_all(collections, workers=jobs, progress=progress)
+        dataset_id = out = None
     else:
-        config = CollectConfig(
+        one = CollectConfig(
             env_id=env_id, quality=quality, num_steps=steps, train_steps=train_steps, seed=seed
         )
-        with progress_bar("collect") as progress:
-            made = collect_dataset(
-                config,
-                dataset_id=dataset_id,
-                state_dir=out,
-                overwrite=overwrite,
-                progress=progress,
-            )
-            ids = [made]
+        configs = [one]
+    ids = [dataset_id or default_dataset_id(c.env_id, c.quality) for c in configs]
+    collections = [
+        collect_job(config, name, state_dir=out, overwrite=overwrite)
+        for config, name in zip(configs, ids, strict=True)
+    ]
+    with progress_bars() as progress:
+        run_all(collections, workers=jobs, progress=progress)
     console.print("Datasets: " + ", ".join(ids))
 
 

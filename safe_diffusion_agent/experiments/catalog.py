@@ -4,7 +4,7 @@ The figures of the paper, and our own studies: their rows name presets, and star
 nothing was tuned on.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,21 +26,8 @@ PENDULUMS = tuple(_replay("Pendulum", seed=seed) for seed in (0, 1))
 REACHABLE = _replay("ReacherReachable")
 # Large enough for minutes of training, far from the paper's sizes.
 CAR_CIRCLE, HALF_CHEETAH = _replay("CarCircle", 30_000), _replay("HalfCheetah", 100_000)
-
-
-def _row(
-    label: str, dataset: CollectConfig, given: str, change: Change = ({}, {}), **others: Any
-) -> Row:
-    method, _, preset = given.partition(":")
-    return Row(
-        label=label,
-        dataset=dataset,
-        method=method,
-        preset=preset,
-        settings=change[0],
-        load_settings=change[1],
-        **others,
-    )
+OTHERS = (CAR_CIRCLE, HALF_CHEETAH, REACHABLE)
+FAST_ON = (PENDULUMS[0], HALF_CHEETAH, REACHABLE)
 
 
 def _trained(**settings: Any) -> Change:
@@ -51,16 +38,44 @@ def _loaded(**settings: Any) -> Change:
     return {}, settings
 
 
-def _ladder(given: str, steps: Mapping[str, Change], **others: Any) -> list[Row]:
-    """One change after the other, on both datasets of Pendulum."""
-    rows: list[Row] = []
-    settings: Settings = {}
-    load_settings: Settings = {}
-    for label, (trained, loaded) in steps.items():
-        settings, load_settings = {**settings, **trained}, {**load_settings, **loaded}
-        change = settings, load_settings
-        rows += [_row(label, data, given, change, **others) for data in PENDULUMS]
-    return rows
+def _rows(
+    datasets: Sequence[CollectConfig], given: str, changes: Mapping[str, Change], **others: Any
+) -> list[Row]:
+    """A row per change and dataset; the keys are labels."""
+    method, _, preset = given.partition(":")
+    return [
+        Row(
+            label=label,
+            dataset=dataset,
+            method=method,
+            preset=preset,
+            settings=settings,
+            load_settings=load_settings,
+            **others,
+        )
+        for label, (settings, load_settings) in changes.items()
+        for dataset in datasets
+    ]
+
+
+def _plain(
+    datasets: Sequence[CollectConfig], methods: Mapping[str, str], **others: Any
+) -> list[Row]:
+    """Methods as they are; the keys are labels."""
+    return [
+        row
+        for label, given in methods.items()
+        for row in _rows(datasets, given, {label: ({}, {})}, **others)
+    ]
+
+
+def _one_after_the_other(changes: Mapping[str, Change]) -> dict[str, Change]:
+    done: Change = ({}, {})
+    ladder: dict[str, Change] = {}
+    for label, (settings, load_settings) in changes.items():
+        done = {**done[0], **settings}, {**done[1], **load_settings}
+        ladder[label] = done
+    return ladder
 
 
 # Each part of `frontier` taken away.
@@ -110,143 +125,115 @@ _QUICK_WITHOUT = {
     "quick, 1 candidate": _loaded(num_candidates=1),
 }
 
-# Ways in which a trained `frontier` agent plans faster: settings, and steps between two plans.
-_FASTER: dict[str, tuple[Settings, int]] = {
-    "frontier": ({}, 1),
-    "frontier, compiled": ({"execution": "compiled"}, 1),
-    "2 sampling steps, 4 candidates": ({"sampling_steps": 2, "num_candidates": 4}, 1),
-    "1 sampling step": ({"sampling_steps": 1}, 1),
-    "fast": ({"sampling_steps": 5, "num_candidates": 4}, 1),
-    "realtime": ({"num_candidates": 0}, 1),
-    "a plan every 2 steps": ({}, 2),
-    "a plan every 4 steps": ({}, 4),
+# Ways in which a trained `frontier` agent plans faster.
+_FASTER = {
+    "frontier": _loaded(),
+    "frontier, compiled": _loaded(execution="compiled"),
+    "2 sampling steps, 4 candidates": _loaded(sampling_steps=2, num_candidates=4),
+    "1 sampling step": _loaded(sampling_steps=1),
+    "fast": _loaded(sampling_steps=5, num_candidates=4),
+    "realtime": _loaded(num_candidates=0),
 }
 
 _SHORT = {"num_steps": 8_000}  # of the paper's 1,000,000
-_SIZES: dict[str, tuple[str, Change]] = {
-    "paper": ("trebi:paper", (_SHORT, {})),
-    "paper, 5 sampling steps": ("trebi:paper", (_SHORT, {"sampling_steps": 5})),
-    "paper, no guidance": ("trebi:paper", (_SHORT, {"guidance_scale": 0.0})),
-    "paper, bfloat16": ("trebi:paper", (_SHORT, {"precision": "bfloat16"})),
-    "small": ("trebi:small", _trained()),
-    "frontier": ("trebi:frontier", _trained()),
+_PAPERS_SIZES: dict[str, Change] = {
+    "paper": (_SHORT, {}),
+    "paper, 5 sampling steps": (_SHORT, {"sampling_steps": 5}),
+    "paper, no guidance": (_SHORT, {"guidance_scale": 0.0}),
+    "paper, bfloat16": (_SHORT, {"precision": "bfloat16"}),
 }
 
-_ON_TASKS: dict[str, tuple[str, Change]] = {
-    "frontier": ("trebi:frontier", _trained()),
-    "frontier, no margin": ("trebi:frontier", _loaded(risk=None)),
-    "frontier, discounted return": ("trebi:frontier", _trained(discount=None)),
-    "caps": ("caps:quick", _trained()),
-    "quick": ("trebi:quick", _trained()),
-    "the paper's planner": ("trebi:small", _trained()),
-}
-
-_FRONTIER_ROWS = [
-    *(
-        _row(label, data, given, seed=seed)
-        for label, given in {"frontier": "trebi:frontier", "caps": "caps:quick"}.items()
-        for data in PENDULUMS
-        for seed in (0, 1)
-    ),
-    *(
-        _row(label, data, given, seed=0)
-        for label, given in {"quick": "trebi:quick", "the paper's planner": "trebi:small"}.items()
-        for data in PENDULUMS
-    ),
-]
+_BEST = {"frontier": "trebi:frontier", "caps": "caps:quick"}
+_GUIDED = {"quick": "trebi:quick", "the paper's planner": "trebi:small"}
 _FEW = {"seed": 3000, "num_episodes": 20}
+_RANDOM = {"seed": 3000, "random_ratios": True, "num_episodes": 100}
 
-# What is measured of which agent; more imagined episodes, so that a risk of 0.02 can be asked for.
-_WITHOUT_MARGIN = {"risk": None, "budget_margin": 0.0}
-_TRUST = {
-    ("trebi:frontier", PENDULUMS[0]): (
-        *("risk", "forecasts", "behavior", "moving", "shifts", "guard", "adaptive", "cuts"),
-    ),
-    ("trebi:quick", PENDULUMS[0]): (
-        *("risk", "forecasts", "behavior", "moving", "adaptive", "cuts"),
-    ),
-    ("trebi:frontier", REACHABLE): ("risk", "forecasts", "behavior", "moving", "shifts"),
-    ("trebi:frontier", HALF_CHEETAH): ("risk",),
-}
+_MARGINS = {"frontier": _trained(), "frontier, no margin": _loaded(risk=None)}
+_DISCOUNTED = {"frontier, discounted return": _trained(discount=None)}
+_SPOKEN = ("risk", "forecasts", "behavior", "moving")  # parts of `trust` for every judge
+
+
+def _every(steps: int) -> Settings:
+    return {"seed": 6000, "control_interval": steps}
+
+
+def _trust(dataset: CollectConfig, given: str, *parts: str) -> list[Row]:
+    """Without a margin; more imagined episodes, so that a risk of 0.02 can be asked for."""
+    more = {"calibration_episodes": 200} if given == "trebi:frontier" else {}
+    change = more, {"risk": None, "budget_margin": 0.0}
+    return _rows((dataset,), given, {given: change}, parts=parts)
+
+
+def _best_of_four(evaluation: Settings) -> list[Row]:
+    return [
+        row for seed in (0, 1) for row in _plain(PENDULUMS, _BEST, seed=seed, evaluation=evaluation)
+    ]
+
 
 STUDIES: dict[str, Study] = FIGURES | {
     "frontier": Study(
         title="`frontier`, its rivals, and what each of its parts is worth, on Pendulum",
         rows=(
-            *(replace(row, evaluation={"seed": 3000}) for row in _FRONTIER_ROWS[:8]),
-            *(replace(row, evaluation=_FEW) for row in _FRONTIER_ROWS[8:]),
-            *(
-                _row(label, PENDULUMS[0], "trebi:frontier", change, seed=0, evaluation=_FEW)
-                for label, change in _PARTS_OF_FRONTIER.items()
-            ),
+            *_best_of_four({"seed": 3000}),
+            *_plain(PENDULUMS, _GUIDED, seed=0, evaluation=_FEW),
+            *_rows(PENDULUMS[:1], "trebi:frontier", _PARTS_OF_FRONTIER, seed=0, evaluation=_FEW),
         ),
         scale=Scale(seeds=(0, 1), num_episodes=60),
     ),
     "frontier-random": Study(
         title="`frontier` and its rivals with random budgets, on Pendulum",
-        rows=tuple(
-            replace(row, evaluation={"seed": 3000, "random_ratios": True, "num_episodes": 100})
-            for row in _FRONTIER_ROWS
-        ),
-        scale=Scale(seeds=(0, 1), num_episodes=60),
+        rows=(*_best_of_four(_RANDOM), *_plain(PENDULUMS, _GUIDED, seed=0, evaluation=_RANDOM)),
+        scale=Scale(seeds=(0, 1)),
     ),
     "ablation": Study(
         title="What each improvement of `quick` over the paper's planner is worth, on Pendulum",
         rows=(
-            *_ladder("trebi:small", _STEPS_TO_QUICK, evaluation={"seed": 1000}),
-            *(
-                _row(label, data, "trebi:quick", change, evaluation={"seed": 1000})
-                for label, change in _QUICK_WITHOUT.items()
-                for data in PENDULUMS
+            *_rows(
+                PENDULUMS,
+                "trebi:small",
+                _one_after_the_other(_STEPS_TO_QUICK),
+                evaluation={"seed": 1000},
             ),
+            *_rows(PENDULUMS, "trebi:quick", _QUICK_WITHOUT, evaluation={"seed": 1000}),
         ),
-        scale=Scale(num_episodes=20),
+        scale=Scale(),
     ),
     "tasks": Study(
         title="`frontier` and its rivals on other tasks",
-        rows=tuple(
-            _row(label, data, given, change, evaluation={"seed": 3000})
-            for data in (CAR_CIRCLE, HALF_CHEETAH, REACHABLE)
-            for label, (given, change) in _ON_TASKS.items()
-            if data == HALF_CHEETAH or not label.endswith("discounted return")
+        rows=(
+            *_rows(OTHERS, "trebi:frontier", _MARGINS, evaluation={"seed": 3000}),
+            *_rows((HALF_CHEETAH,), "trebi:frontier", _DISCOUNTED, evaluation={"seed": 3000}),
+            *_plain(OTHERS, {"caps": "caps:quick", **_GUIDED}, evaluation={"seed": 3000}),
         ),
         scale=Scale(num_episodes=10),
     ),
     "sizes": Study(
         title="The paper's planner at the paper's sizes, next to the small ones",
-        rows=tuple(
-            _row(label, REACHABLE, given, change) for label, (given, change) in _SIZES.items()
+        rows=(
+            *_rows((REACHABLE,), "trebi:paper", _PAPERS_SIZES),
+            *_plain((REACHABLE,), {"small": "trebi:small", "frontier": "trebi:frontier"}),
         ),
         scale=Scale(num_episodes=4),
     ),
     "fast": Study(
         title="The same `frontier` agent, planning in less time",
-        rows=tuple(
-            _row(
-                label,
-                data,
-                "trebi:frontier",
-                ({}, settings),
-                evaluation={"seed": 6000, "control_interval": interval},
-            )
-            for data in (PENDULUMS[0], HALF_CHEETAH, REACHABLE)
-            for label, (settings, interval) in _FASTER.items()
+        rows=(
+            *_rows(FAST_ON, "trebi:frontier", _FASTER, evaluation={"seed": 6000}),
+            *_plain(FAST_ON, {"a plan every 2 steps": "trebi:frontier"}, evaluation=_every(2)),
+            *_plain(FAST_ON, {"a plan every 4 steps": "trebi:frontier"}, evaluation=_every(4)),
         ),
         scale=Scale(num_episodes=30),
         paired=True,
     ),
     "trust": Study(
         title="Does an agent know whether it can keep a budget?",
-        rows=tuple(
-            Row(
-                label=given,
-                dataset=data,
-                preset=given.removeprefix("trebi:"),
-                settings={} if given == "trebi:quick" else {"calibration_episodes": 200},
-                load_settings=_WITHOUT_MARGIN,
-                parts=parts,
-            )
-            for (given, data), parts in _TRUST.items()
+        rows=(
+            *_trust(
+                PENDULUMS[0], "trebi:frontier", *_SPOKEN, "shifts", "guard", "adaptive", "cuts"
+            ),
+            *_trust(PENDULUMS[0], "trebi:quick", *_SPOKEN, "adaptive", "cuts"),
+            *_trust(REACHABLE, "trebi:frontier", *_SPOKEN, "shifts"),
+            *_trust(HALF_CHEETAH, "trebi:frontier", "risk"),
         ),
         scale=Scale(num_episodes=15),
     ),

@@ -51,13 +51,20 @@ class Job:
     device: str = "cpu"
 
 
-def collect_job(config: CollectConfig, dataset_id: str, *, overwrite: bool = False) -> Job:
-    """Returns the job of `collect`; datasets of one SAC share its training."""
+def collect_job(
+    config: CollectConfig,
+    dataset_id: str,
+    *,
+    state_dir: Path | None = None,
+    overwrite: bool = False,
+) -> Job:
+    """Returns the job of `collect`, with its options; datasets of one SAC share its training."""
+    options = {"dataset_id": dataset_id, "state_dir": state_dir, "overwrite": overwrite}
     return Job(
         name=dataset_id,
-        group=str(default_state_dir(config)),
+        group=str(state_dir or default_state_dir(config)),
         is_done=partial(is_collected, dataset_id, config, overwrite=overwrite),
-        run=partial(collect, config, dataset_id=dataset_id, overwrite=overwrite),
+        run=partial(collect, config, **options),  # type: ignore[arg-type]
     )
 
 
