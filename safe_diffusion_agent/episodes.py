@@ -159,13 +159,13 @@ class Task:
         )
 
     @classmethod
-    def of_env(cls, env: Any, *, cost_discount: float = 1.0, max_budget: float = 1.0) -> "Task":
+    def of_env(cls, env: Any, **facts: Any) -> "Task":
         """Returns the task of a Gymnasium environment, for agents that learn in it.
 
         Args:
             env: Its observation and action spaces are one-dimensional Boxes.
-            cost_discount: gamma_c, in (0, 1].
-            max_budget: The largest budget of an evaluation, > 0, in cost units.
+            **facts: What no environment tells: `cost_discount` and `max_budget`, which are 1 unless
+                given, and `costs_may_be_negative`.
 
         Raises:
             ValueError: A space is another one.
@@ -184,8 +184,7 @@ class Task:
             action_low=tuple(spaces["action"].low.tolist()),
             action_high=tuple(spaces["action"].high.tolist()),
             max_episode_steps=None if spec is None else spec.max_episode_steps,
-            cost_discount=cost_discount,
-            max_budget=max_budget,
+            **({"cost_discount": 1.0, "max_budget": 1.0} | facts),
         )
 
     @classmethod

@@ -35,7 +35,10 @@ app = typer.Typer()
 
 @app.command(epilog="Example: trebi train safe-envs/pendulum/sac-replay-v0 runs/pendulum")
 def train(
-    dataset_id: Annotated[str, typer.Argument(help="Minari id of a dataset with costs.")],
+    source: Annotated[
+        str,
+        typer.Argument(help="Minari id of a dataset; a task, for a method that learns in one."),
+    ],
     out: Annotated[Path, typer.Argument(help="Folder of the run.")],
     method: Method = "trebi",
     preset: Preset = "quick",
@@ -49,7 +52,7 @@ def train(
     cost_fn: CostFn = None,
     settings: Settings = None,
 ) -> None:
-    """Train an agent on a Minari dataset, or several with different seeds."""
+    """Train an agent, or several with different seeds."""
     from safe_diffusion_agent.experiments.inspection import held_back_too_much
     from safe_diffusion_agent.experiments.jobs import run_all, train_job
     from safe_diffusion_agent.methods.table import load_agent
@@ -59,7 +62,7 @@ def train(
         folders = {one: out / f"seed-{one}" for one in parse_seeds(seeds)}
     trainings = [
         train_job(
-            dataset_id,
+            source,
             folder,
             method=method,
             preset=preset,

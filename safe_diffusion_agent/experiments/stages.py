@@ -14,6 +14,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
+
 from safe_diffusion_agent.agent import Agent
 from safe_diffusion_agent.data.collection import CollectConfig, collect
 from safe_diffusion_agent.data.reading import load_episodes
@@ -31,6 +33,7 @@ from safe_diffusion_agent.evaluation.protocol import (
 from safe_diffusion_agent.methods.table import load_agent, method_of
 from safe_diffusion_agent.settings import difference
 from safe_diffusion_agent.storage import FILE_NAME, provenance, write_text
+from safe_envs import TASKS
 
 Progress = Callable[..., None]
 ProgressOf = Callable[[str], AbstractContextManager[Progress | None]]
@@ -42,7 +45,7 @@ def _silent(_: str) -> AbstractContextManager[Progress | None]:
 
 
 def train(
-    dataset_id: str,
+    source: str,
     out: PathLike,
     *,
     method: str = "trebi",
@@ -54,13 +57,13 @@ def train(
     settings: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Agent:
-    """Trains an agent on a Minari dataset and saves it into a folder.
+    """Trains an agent on a dataset, or in an environment, and saves it into a folder.
 
     The folder gets `agent.safetensors`, `losses.csv`, `losses.png`, and, until the training is
     complete, `training*.safetensors` to continue from.
 
     Args:
-        dataset_id: Minari id.
+        source: Minari id of a dataset; or, for a method that learns online, the id of a task.
         out: The folder.
         method: One of `METHODS`.
         preset: One of its presets.
@@ -74,16 +77,22 @@ def train(
     Raises:
         DatasetError: There is no such dataset, or it is broken, or has no costs.
         UnknownNameError: There is no such method, preset or setting.
+        ValueError: The method does not learn from such a source.
         CheckpointError: The folder holds another agent.
     """
-    folder = Path(out)
-    episodes = load_episodes(dataset_id, cost_key=cost_key, cost_fn=cost_fn)
-    chosen = method_of(method)
-    config = chosen.config(preset, episodes.env_id, **(settings or {}))
+    folder, chosen, online = Path(out), method_of(method), _is_environment(source)
+    chosen.check_source(online=online)
+    data: Any = source
+    if online:
+        task = _task_of(source)
+    else:
+        data = load_episodes(source, cost_key=cost_key, cost_fn=cost_fn)
+        task = Task.of(data)
+    config = chosen.config(preset, task.env_id, **(settings or {}))
     if (folder / FILE_NAME).exists():
         agent = load_agent(folder, device=device)
         holds = _identity(agent.method, agent.config, agent.task, agent.about["seed"])
-        wanted = _identity(method, config, Task.of(episodes), seed)
+        wanted = _identity(method, config, task, seed)
         if holds != wanted:
             raise CheckpointError(
                 f"{folder} holds another agent ({difference(holds, wanted)}). Choose another "
@@ -92,13 +101,27 @@ def train(
     else:
         state_path = folder / "training.safetensors"
         agent, history = chosen.fit(
-            episodes, config, seed=seed, device=device, state_path=state_path, progress=progress
+            data, config, seed=seed, device=device, state_path=state_path, progress=progress
         )
         _write_losses(history, folder)
         agent.save(folder)
     for file in folder.glob("training*.safetensors"):
         file.unlink()
     return agent
+
+
+def _is_environment(source: str) -> bool:
+    return ":" in source or source in gym.registry  # "module:id" is imported when it is made
+
+
+def _task_of(env_id: str) -> Task:
+    """Returns the task of an environment; what `safe_envs` says of it, its spaces do not."""
+    env = gym.make(env_id)
+    spec = TASKS.get("" if env.spec is None else env.spec.id)
+    names = ("cost_discount", "max_budget", "costs_may_be_negative")
+    task = Task.of_env(env, **({} if spec is None else {n: getattr(spec, n) for n in names}))
+    env.close()
+    return task
 
 
 def _identity(method: str, config: Any, task: Task, seed: int) -> dict[str, Any]:

@@ -257,5 +257,7 @@ def test_the_task_of_an_environment():
     assert task.dataset_id is None and task.dataset_fingerprint is None
     unnamed = Task.of_env(env.unwrapped.__class__())
     assert unnamed.env_id is None and unnamed.max_episode_steps is None
+    assert (unnamed.cost_discount, unnamed.costs_may_be_negative) == (1.0, False)
+    assert Task.of_env(env, costs_may_be_negative=True).costs_may_be_negative
     with pytest.raises(ValueError, match="The action space should be a one-dimensional Box"):
         Task.of_env(gym.make("CartPole-v1"))

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 from functools import partial
 
+import numpy as np
 import pytest
 
 from safe_diffusion_agent.data.collection import CollectConfig
@@ -40,6 +41,10 @@ def training(dataset_id, folder, seed=0):
         dataset_id, folder, method="bc", preset="quick", seed=seed, settings={"num_steps": 4},
         device="cpu",
     )  # fmt: skip
+
+
+def no_cost(observations, actions, next_observations, infos):
+    return np.zeros(len(actions))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -98,6 +103,9 @@ def test_a_training_is_done_if_its_settings_are_the_same(tiny_dataset, tmp_path)
     assert job.is_done()
     assert not training(tiny_dataset, tmp_path, seed=1).is_done()
     assert not training("another/one-v0", tmp_path).is_done()
+    options = {"method": "bc", "preset": "quick", "seed": 0, "settings": {"num_steps": 4}}
+    free = train_job(tiny_dataset, tmp_path, cost_fn=no_cost, device="cpu", **options)
+    assert not free.is_done(), "other costs are other data"
 
 
 def test_an_evaluation_is_done_if_agent_and_budgets_are_the_same(tiny_dataset, tmp_path):

@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from safe_diffusion_agent import TrebiAgent
 from safe_diffusion_agent.errors import CheckpointError, DatasetError, UnknownNameError
 from safe_diffusion_agent.evaluation.protocol import EvaluationConfig
 from safe_diffusion_agent.experiments import stages as pipeline
+from safe_diffusion_agent.methods.table import METHODS
 
 TOY = {"num_steps": 30, "batch_size": 16}
 PNG = b"\x89PNG"
@@ -40,6 +42,29 @@ def test_train_keeps_a_finished_agent_and_refuses_another(tiny_dataset, tmp_path
     assert (tmp_path / "agent.safetensors").read_bytes() == before
     with pytest.raises(CheckpointError, match=r"holds another agent \(seed is 0, not 1\)"):
         pipeline.train(tiny_dataset, tmp_path, settings=TOY, seed=1)
+
+
+def test_a_method_that_learns_online_is_given_the_environment(tmp_path, monkeypatch, tiny_agent):
+    given = []
+
+    def fit(source, config, **options):
+        given.append((source, config.preset, sorted(options)))
+        return tiny_agent, [{"step": 1, "loss": 0.0}]
+
+    monkeypatch.setitem(tiny_agent.about, "seed", 3)
+    monkeypatch.setitem(METHODS, "trebi", replace(METHODS["trebi"], fit=fit, learns="online"))
+    agent = pipeline.train("safe_envs:safe/Pendulum-v0", tmp_path, seed=3)
+    options = ["device", "progress", "seed", "state_path"]
+    assert given == [("safe_envs:safe/Pendulum-v0", "quick", options)]
+    assert agent is tiny_agent and (tmp_path / "agent.safetensors").exists()
+    with pytest.raises(ValueError, match="^trebi learns in an environment: give the id of a task"):
+        pipeline.train("no/such-v0", tmp_path)
+
+
+def test_a_method_that_learns_from_data_wants_a_dataset(tmp_path):
+    with pytest.raises(ValueError, match="^trebi learns from a dataset: give the id of one"):
+        pipeline.train("safe/Pendulum-v0", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_train_refuses_what_it_does_not_know(tiny_dataset, tmp_path):

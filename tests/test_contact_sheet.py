@@ -7,7 +7,7 @@ import gymnasium as gym
 import pytest
 from PIL import Image
 
-PROGRAM = Path(__file__).parents[2] / "benchmarks" / "contact_sheet.py"
+PROGRAM = Path(__file__).parent.parent / "docs" / "contact_sheet.py"
 
 
 def test_contact_sheet_is_drawn(tmp_path):

@@ -1,6 +1,6 @@
 """Draws every task in the middle of an episode, with what its cost sees and a budget.
 
-    python benchmarks/contact_sheet.py
+    python docs/contact_sheet.py
 
 The behaviors are open-loop gaits and simple controllers, chosen for the picture. Writes
 results/envs/contact_sheet.png.
