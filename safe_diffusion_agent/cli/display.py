@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from safe_diffusion_agent.experiments.rows import Row
 
 console = Console()
+WIDE = 200  # columns of a table that goes into a file or a pipe
 
 
 @contextmanager
@@ -118,7 +119,8 @@ def show_rows(rows: Sequence[tuple["Row", str, bool]]) -> None:
         rows: Rows with the ids of their datasets, and whether they are done.
     """
     names = ("row", "dataset", "method", "settings", "load settings", "seed", "episodes", "done")
-    table = Table(*names, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    columns = (Column(name, overflow="fold") for name in names)
+    table = Table(*columns, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for row, dataset_id, done in rows:
         settings = (
             " ".join(f"{name}={value}" for name, value in of.items())
@@ -128,7 +130,7 @@ def show_rows(rows: Sequence[tuple["Row", str, bool]]) -> None:
         label = row.label + (f" ({', '.join(row.parts)})" if row.parts else "")
         numbers = (f"{row.seed}", f"{episodes}", "yes" if done else "no")
         table.add_row(label, dataset_id, row.name, *settings, *numbers)
-    console.print(table)
+    (console if console.is_terminal else Console(width=WIDE)).print(table)
 
 
 def show_comparison(rows: Sequence[Mapping[str, Any]]) -> None:

@@ -157,4 +157,6 @@ def test_studies_are_listed_and_their_rows_printed(tmp_path, capsys, monkeypatch
     lines = [line.split() for line in capsys.readouterr().out.splitlines() if "penalty" in line]
     assert len(lines) == 4
     assert {line[-3] for line in lines} == {"3"} and {line[-1] for line in lines} == {"no"}
+    ids = {word for line in lines for word in line if word.startswith("safe-envs/")}
+    assert len(ids) == 1 and ids.pop().endswith("-v0"), "whole, also in a pipe"
     assert not list(tmp_path.iterdir())
