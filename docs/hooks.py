@@ -24,6 +24,7 @@ from mkdocs.structure.pages import Page
 from safe_diffusion_agent.cli import app
 from safe_diffusion_agent.data.collection import default_dataset_id
 from safe_diffusion_agent.data.manifest import MANIFEST
+from safe_diffusion_agent.experiments.catalog import STUDIES
 from safe_diffusion_agent.methods.table import METHODS
 
 ROOT = Path(__file__).parent.parent
@@ -32,7 +33,8 @@ INCLUDED = ("ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "results/**/*.
 LINK = re.compile(r"(?P<image>!?)\[(?P<text>[^\]]*)\]\((?P<path>[^)\s#:]+)(?P<anchor>#[^)\s]*)?\)")
 FENCE = re.compile(r"(^```.*?^```\s*?$)", re.MULTILINE | re.DOTALL)
 COMMENT = re.compile(
-    r"^<!-- (settings|differences|task-settings|commands|manifest)((?: [\w-]+)*) -->$", re.MULTILINE
+    r"^<!-- (settings|differences|task-settings|commands|manifest|studies)((?: [\w-]+)*) -->$",
+    re.MULTILINE,
 )
 
 
@@ -166,12 +168,20 @@ def _manifest() -> str:
     return "\n".join(lines)
 
 
+def _studies() -> str:
+    """Every study, and what it shows."""
+    lines = ["| name | what it shows | rows |", "| --- | --- | --- |"]
+    lines += [f"| `{name}` | {one.title} | {len(one.rows)} |" for name, one in STUDIES.items()]
+    return "\n".join(lines)
+
+
 TABLES: dict[str, Callable[..., str]] = {
     "settings": _settings,
     "differences": _differences,
     "task-settings": _task_settings,
     "commands": _commands,
     "manifest": _manifest,
+    "studies": _studies,
 }
 
 Row = tuple[str, str, Callable[[Any], Any]]
