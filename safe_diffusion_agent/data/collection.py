@@ -14,7 +14,6 @@ The reference code stores Stable-Baselines3's rescaled actions; here they are in
 so that they can be replayed.
 """
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -24,14 +23,14 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
-from minari.storage.datasets_root_dir import get_dataset_path
 
 from safe_diffusion_agent.compute import one_thread
+from safe_diffusion_agent.data.facts import facts_of
 from safe_diffusion_agent.data.recording import Episode, EpisodeRecorder, Progress, record_episodes
-from safe_diffusion_agent.data.writing import write_dataset
+from safe_diffusion_agent.data.writing import is_made, write_dataset
 from safe_diffusion_agent.errors import DatasetError, UnknownNameError
 from safe_diffusion_agent.storage import provenance
-from safe_envs import CostSignal, task_spec
+from safe_envs import task_spec
 
 if TYPE_CHECKING:  # Stable-Baselines3 is loaded where SAC is trained
     from safe_diffusion_agent.data.sac import SacTraining, Snapshot
@@ -151,12 +150,7 @@ def collect(
         metadata = {
             "algorithm": ALGORITHMS[config.quality],
             "collect_config": asdict(config),
-            "cost": spec.cost,
-            "cost_function": _cost_function(training.env),
-            "cost_key": "infos/cost",
-            "cost_discount": spec.cost_discount,
-            "max_episode_steps": spec.max_episode_steps,
-            "costs_may_be_negative": spec.costs_may_be_negative,
+            **facts_of(training.env.env),
             "behavior_policy": asdict(behavior)
             | {"name": f"SAC after {behavior.step} steps, deterministic"},
             "snapshots": [asdict(snapshot) for snapshot in training.snapshots],
@@ -250,15 +244,6 @@ def _budgets(config: CollectConfig) -> dict[str, Any]:
     return {"max_budget": budget, "max_budget_source": source, "paper_max_budget": budget}
 
 
-def _cost_function(env: gym.Env[Any, Any]) -> str | None:
-    """Returns the name of the environment's cost function, if a `CostSignal` gives the cost."""
-    while isinstance(env, gym.Wrapper):
-        if isinstance(env, CostSignal):
-            return env.cost_function
-        env = env.env
-    return None
-
-
 def is_collected(dataset_id: str, config: CollectConfig, *, overwrite: bool = False) -> bool:
     """Returns whether the config already made the dataset.
 
@@ -270,17 +255,4 @@ def is_collected(dataset_id: str, config: CollectConfig, *, overwrite: bool = Fa
     Raises:
         DatasetError: The id is taken by a dataset that something else made.
     """
-    path = get_dataset_path(dataset_id)
-    if not path.exists():
-        return False
-    try:
-        metadata = json.loads((path / "data" / "metadata.json").read_text())
-    except (OSError, ValueError):
-        metadata = {}
-    made_with = metadata.get("collect_config")
-    if made_with != asdict(config) and not overwrite:
-        raise DatasetError(
-            f"The dataset {dataset_id!r} exists and was made with {made_with}, not with "
-            f"{asdict(config)}. Choose another dataset id, or overwrite it."
-        )
-    return bool(made_with == asdict(config))
+    return is_made(dataset_id, asdict(config), overwrite=overwrite)

@@ -5,7 +5,7 @@ one episode. A round depends on the policy, the seed and its number alone, so th
 be kept and the others made again.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from safe_diffusion_agent.errors import DatasetError
 from safe_diffusion_agent.storage import write_atomically
 
 NUM_ENVS = 16
@@ -29,6 +30,66 @@ Episode = dict[str, np.ndarray]
 def episode_seed(seed: int, episode: int) -> int:
     """Returns the seed of one episode of a collection."""
     return int(np.random.SeedSequence([seed, episode]).generate_state(1)[0])
+
+
+class Transcript:
+    """An episode while it is recorded.
+
+    Args:
+        observation: The first one, of the reset.
+    """
+
+    def __init__(self, observation: Any):
+        names = ("actions", "rewards", "costs", "terminations", "truncations")
+        self._columns: dict[str, list[Any]] = {"observations": [np.array(observation)]}
+        self._columns |= {name: [] for name in names}
+
+    def __len__(self) -> int:
+        return len(self._columns["actions"])
+
+    def add(
+        self,
+        action: Any,
+        observation: Any,
+        reward: Any,
+        terminated: Any,
+        truncated: Any,
+        info: Mapping[str, Any],
+    ) -> None:
+        """Adds a step: an action, and what the environment answered.
+
+        Raises:
+            DatasetError: The cost is missing, or a number is NaN or infinite. Nothing is added.
+        """
+        if "cost" not in info:
+            raise DatasetError(
+                f'Step {len(self)} of the episode has no info["cost"]: wrap the environment in '
+                "safe_envs.CostSignal first."
+            )
+        step: dict[str, Any] = {
+            "observations": np.array(observation),
+            "actions": np.array(action),
+            "rewards": float(reward),
+            "costs": float(info["cost"]),
+            "terminations": bool(terminated),
+            "truncations": bool(truncated),
+        }
+        for name in ("costs", "rewards", "observations", "actions"):
+            if not np.isfinite(step[name]).all():
+                raise DatasetError(
+                    f"The {name.removesuffix('s')} of a step should be finite. Received "
+                    f"{step[name]} at step {len(self)} of the episode."
+                )
+        for name, value in step.items():
+            self._columns[name].append(value)
+
+    def cut(self) -> None:
+        """Ends the episode where it is."""
+        self._columns["truncations"][-1] = True
+
+    def episode(self) -> Episode:
+        """Returns what was recorded."""
+        return {name: np.array(values) for name, values in self._columns.items()}
 
 
 class EpisodeRecorder(gym.Wrapper[Any, Any, Any, Any]):
@@ -49,36 +110,31 @@ class EpisodeRecorder(gym.Wrapper[Any, Any, Any, Any]):
         self.num_finished = num_finished
         self.finished: list[Episode] = []
         self._seed = seed
-        self._current: dict[str, list[Any]] = {}
+        self._current: Transcript | None = None
 
     @property
     def between_episodes(self) -> bool:
         """Whether the current episode has no step yet."""
-        return not self._current.get("actions")
+        return not self._current
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         """Starts recording the next episode; a seed given by the caller is replaced."""
         kwargs["seed"] = episode_seed(self._seed, self.num_finished)
         observation, info = self.env.reset(**kwargs)
-        names = ("actions", "rewards", "costs", "terminations", "truncations")
-        self._current = {"observations": [observation]} | {name: [] for name in names}
+        self._current = Transcript(observation)
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Steps and records; a finished episode is appended to `finished`."""
+        """Steps and records; a finished episode is appended to `finished`.
+
+        Raises:
+            DatasetError: The cost is missing, or a number is NaN or infinite.
+        """
+        assert self._current is not None
         observation, reward, terminated, truncated, info = self.env.step(action)
-        transition = {
-            "observations": observation,
-            "actions": np.array(action),
-            "rewards": float(reward),
-            "costs": float(info["cost"]),
-            "terminations": bool(terminated),
-            "truncations": bool(truncated),
-        }
-        for name, value in transition.items():
-            self._current[name].append(value)
+        self._current.add(action, observation, reward, terminated, truncated, info)
         if terminated or truncated:
-            self.finished.append({name: np.array(value) for name, value in self._current.items()})
+            self.finished.append(self._current.episode())
             self.num_finished += 1
         return observation, reward, terminated, truncated, info
 

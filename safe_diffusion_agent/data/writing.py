@@ -13,11 +13,15 @@ import gymnasium as gym
 import minari
 import numpy as np
 from minari.data_collector import EpisodeBuffer
+from minari.dataset.minari_dataset import parse_dataset_id
 from minari.namespace import create_namespace, list_local_namespaces
 from minari.storage.datasets_root_dir import get_dataset_path
 
 from safe_diffusion_agent.episodes import discounted_sum
+from safe_diffusion_agent.errors import DatasetError
 from safe_diffusion_agent.storage import write_text
+
+ARRAYS = ("observations", "actions", "rewards", "terminations", "truncations")
 
 
 def write_dataset(
@@ -35,12 +39,13 @@ def write_dataset(
     Args:
         dataset_id: Minari id.
         env_id: Gymnasium id of the environment that was acted in, or None if there is none here.
-        episodes: As `EpisodeRecorder` records them; consumed one by one.
+        episodes: As `EpisodeRecorder` records them; consumed one by one. An episode may have a
+            `seed`, and other single values, which are stored with it.
         metadata: JSON values to store with it; must have `"cost_discount"`. The mean return and
             costs of an episode are added, as are each episode's to its own metadata.
         spaces: Observation and action space, if there is no environment to ask.
     """
-    summaries: list[dict[str, float]] = []
+    summaries: list[dict[str, Any]] = []
     buffers = _buffers(episodes, metadata["cost_discount"], summaries)
     with _staging_root(dataset_id) as staging, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # about authors and links that we leave out
@@ -71,22 +76,72 @@ def write_dataset(
 def _buffers(
     episodes: Iterable[dict[str, np.ndarray]],
     cost_discount: float,
-    summaries: list[dict[str, float]],
+    summaries: list[dict[str, Any]],
 ) -> Iterator[EpisodeBuffer]:
     """Returns episodes as Minari takes them; what each adds up to is appended to `summaries`."""
     for episode in episodes:
         costs = episode["costs"]
+        labels = {k: v.item() for k, v in episode.items() if k not in (*ARRAYS, "costs", "seed")}
         summaries.append(
             {
                 "return": float(episode["rewards"].sum()),
                 "cost": float(costs.sum()),
                 "discounted_cost": float(discounted_sum(costs, cost_discount)),
             }
+            | labels
         )
         yield EpisodeBuffer(
-            **{k: v for k, v in episode.items() if k != "costs"},  # type: ignore[arg-type]
+            **{name: episode[name] for name in ARRAYS},  # type: ignore[arg-type]
+            seed=int(episode["seed"]) if "seed" in episode else None,
             infos={"cost": np.concatenate([[0.0], costs])},
         )
+
+
+def check_id(dataset_id: str) -> None:
+    """Refuses what is no Minari id, before hours of work are stored under it.
+
+    Raises:
+        DatasetError: It is none.
+    """
+    try:
+        parse_dataset_id(dataset_id)
+    except ValueError:
+        raise DatasetError(
+            "The id of a dataset should be like 'mine/plant/first-v0': words of letters, digits, "
+            f"- and _, and a version. Received {dataset_id!r}."
+        ) from None
+
+
+def is_made(dataset_id: str, collect_config: dict[str, Any], *, overwrite: bool = False) -> bool:
+    """Returns whether there is a dataset that was made with the settings.
+
+    Args:
+        dataset_id: Minari id.
+        collect_config: JSON values: the settings that its metadata should have.
+        overwrite: A dataset that something else made may be replaced.
+
+    Raises:
+        DatasetError: The id is taken by a dataset that something else made.
+    """
+    path = get_dataset_path(dataset_id)
+    if not path.exists():
+        return False
+    made_with = stored_metadata(dataset_id).get("collect_config")
+    if made_with != collect_config and not overwrite:
+        raise DatasetError(
+            f"The dataset {dataset_id!r} exists and was made with {made_with}, not with "
+            f"{collect_config}. Choose another dataset id, or overwrite it."
+        )
+    return bool(made_with == collect_config)
+
+
+def stored_metadata(dataset_id: str) -> dict[str, Any]:
+    """Returns what is stored with a dataset; nothing, if it has none or is broken."""
+    try:
+        metadata = json.loads((get_dataset_path(dataset_id) / "data" / "metadata.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return dict(metadata)
 
 
 def update_metadata(dataset_id: str, changes: dict[str, Any]) -> None:
