@@ -1,23 +1,50 @@
 """Commands on datasets: `trebi collect`, `describe`, `import`, `max-budget`."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from safe_diffusion_agent.cli.display import console, progress_bar, progress_bars
-from safe_diffusion_agent.cli.options import CostFn, CostKey, Jobs, Seed, parse_function
+from safe_diffusion_agent.cli.display import (
+    console,
+    progress_bar,
+    progress_bars,
+    show_collection,
+    show_policies,
+)
+from safe_diffusion_agent.cli.options import (
+    CostFn,
+    CostKey,
+    Jobs,
+    Seed,
+    parse_function,
+    parse_policy,
+)
 
 app = typer.Typer()
 
 
-@app.command(epilog="Example: trebi collect safe/Pendulum-v0 --steps 20000 --seed 0")
+@app.command(
+    epilog="Example: trebi collect safe/Pendulum-v0 --steps 20000 --seed 0\n\n"
+    "Example: trebi collect safe/HalfCheetah-v0 --steps 60000 "
+    "--policy sac.zip,share=0.7,noise=0.1 --policy random,share=0.3"
+)
 def collect(
     env_id: Annotated[str | None, typer.Argument(help="A task of `trebi list`.")] = None,
     quality: Annotated[
-        str, typer.Option(help="replay, medium, medium-replay, expert or medium-expert.")
-    ] = "replay",
+        str | None,
+        typer.Option(help="replay (unless you say another), medium, medium-replay, expert, ..."),
+    ] = None,
+    policies: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--policy",
+            help="Let this act, and train no SAC; can be repeated. A zip of Stable-Baselines3, the "
+            "folder or name of an agent, random, or module:function; then, with commas between: "
+            "share=, noise=, budget=, deterministic.",
+        ),
+    ] = None,
     steps: Annotated[int, typer.Option(help="Steps of the dataset.")] = 20_000,
     train_steps: Annotated[
         int | None, typer.Option(help="Steps of SAC, if its policy is rolled out.")
@@ -32,21 +59,41 @@ def collect(
     max_steps: Annotated[
         int | None, typer.Option(help="With --all: most steps of each dataset, and of its SAC.")
     ] = None,
+    num_envs: Annotated[
+        int | None, typer.Option(help="With --policy: environments that are acted in at once.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be collected, and collect nothing.")
+    ] = False,
     jobs: Jobs = 1,
 ) -> None:
-    """Train an unconstrained SAC and store what it saw, or its policy's episodes, as a dataset."""
+    """Store what an unconstrained SAC saw, or what policies do that you bring, as a dataset."""
     from safe_diffusion_agent.data.collection import CollectConfig, default_dataset_id
     from safe_diffusion_agent.data.manifest import MANIFEST, capped
     from safe_diffusion_agent.experiments.jobs import collect_job, run_all
 
     if all_datasets == (env_id is not None):
         raise ValueError("Name one task, or give --all.")
+    if policies:
+        if env_id is None or quality or train_steps or max_steps:
+            raise ValueError("--policy trains no SAC: leave out what is about it.")
+        options = {"num_steps": steps, "seed": seed, "dataset_id": dataset_id, "state_dir": out}
+        if num_envs is not None:
+            options["num_envs"] = num_envs
+        _collect_with(policies, env_id, options, overwrite=overwrite, dry_run=dry_run)
+        return
+    if num_envs is not None:
+        raise ValueError("--num-envs needs a --policy: SAC acts in one environment.")
     if env_id is None:
         configs = [replace(config, seed=seed) for config in capped(MANIFEST, max_steps)]
         dataset_id = out = None
     else:
         one = CollectConfig(
-            env_id=env_id, quality=quality, num_steps=steps, train_steps=train_steps, seed=seed
+            env_id=env_id,
+            quality=quality or "replay",
+            num_steps=steps,
+            train_steps=train_steps,
+            seed=seed,
         )
         configs = [one]
     ids = [dataset_id or default_dataset_id(c.env_id, c.quality) for c in configs]
@@ -54,9 +101,34 @@ def collect(
         collect_job(config, name, state_dir=out, overwrite=overwrite)
         for config, name in zip(configs, ids, strict=True)
     ]
+    if dry_run:
+        for job, config in zip(collections, configs, strict=True):
+            show_collection(job.name, asdict(config), done=job.is_done())
+        return
     with progress_bars() as progress:
         run_all(collections, workers=jobs, progress=progress)
     console.print("Datasets: " + ", ".join(ids))
+
+
+def _collect_with(
+    texts: list[str], env_id: str, options: dict[str, Any], *, overwrite: bool, dry_run: bool
+) -> None:
+    from safe_diffusion_agent.data.writing import is_made, stored_metadata
+    from safe_diffusion_agent.experiments.collecting import plan_collection
+    from safe_diffusion_agent.experiments.policies import Behavior
+
+    behaviors = [Behavior(**parse_policy(text)) for text in texts]
+    collection = plan_collection(behaviors, env_id, **options)
+    name, config = collection.dataset_id, collection.config
+    done = is_made(name, config, overwrite=overwrite)
+    if dry_run:
+        show_collection(name, config, done=done)
+        return
+    if not done:
+        with progress_bar("collect") as progress:
+            collection.run(progress)
+    show_policies(stored_metadata(name)["policies"])
+    console.print(f"Dataset: {name}")
 
 
 @app.command(epilog="Example: trebi describe safe-envs/pendulum/sac-replay-v0 --out runs/card")

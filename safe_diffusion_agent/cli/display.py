@@ -112,6 +112,30 @@ def show_evaluation(document: dict[str, Any], folder: Path) -> None:
     console.print(f"written: {folder}/results.json, episodes.csv, evaluation.png")
 
 
+def show_collection(name: str, config: Mapping[str, Any], *, done: bool) -> None:
+    """Prints what a collection would make, and from what."""
+    values = (f"{key} {value}" for key, value in config.items() if key != "policies")
+    console.print(f"{name} ({'done' if done else 'to be collected'}): " + ", ".join(values))
+    if "policies" in config:
+        names = ("name", "algorithm", "share", "noise", "deterministic", "budget", "sha256")
+        table = Table(*names, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for policy in config["policies"]:
+            values = (policy.get(key, "") for key in names)
+            table.add_row(*(f"{v:.3g}" if isinstance(v, float) else f"{v}"[:24] for v in values))
+        console.print(table)
+
+
+def show_policies(policies: Sequence[Mapping[str, Any]]) -> None:
+    """Prints who acted in a collection, and how well."""
+    names = ("policy", "algorithm", "episodes", "steps", "mean return", "mean cost")
+    table = Table(*names, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for policy in policies:
+        numbers = (f"{policy[key]:,}" for key in ("num_episodes", "num_steps"))
+        means = (f"{policy[key]:.4g}" for key in ("mean_return", "mean_cost"))
+        table.add_row(policy["name"], policy["algorithm"], *numbers, *means)
+    console.print(table)
+
+
 def show_rows(rows: Sequence[tuple["Row", str, bool]]) -> None:
     """Prints what a study runs.
 

@@ -68,6 +68,32 @@ def parse_function(name: str | None) -> Any:
     return function
 
 
+POLICY_EXAMPLE = "sac.zip,share=0.5,noise=0.1,deterministic"
+POLICY_OPTIONS = ("share", "noise", "budget", "deterministic")
+
+
+def parse_policy(text: str) -> dict[str, Any]:
+    """Returns `"sac.zip,share=0.5,deterministic"` as the arguments of a `Behavior`.
+
+    Raises:
+        UnknownNameError: There is no such option of a policy.
+        ValueError: A value is no number.
+    """
+    policy, *options = text.split(",")
+    parsed: dict[str, Any] = {"policy": policy}
+    for option in options:
+        name, _, value = option.partition("=")
+        if name not in POLICY_OPTIONS:
+            raise UnknownNameError("option of a policy", name, POLICY_OPTIONS)
+        try:
+            parsed[name] = True if option == "deterministic" else float(value)
+        except ValueError as error:
+            raise ValueError(
+                f"--policy should be like {POLICY_EXAMPLE}. Received {text!r}."
+            ) from error
+    return parsed
+
+
 def parse_ratios(text: str) -> tuple[float, ...]:
     """Returns numbers with commas between as a tuple."""
     try:

@@ -3,10 +3,19 @@
 from typing import Any
 
 import gymnasium as gym
-from gymnasium.wrappers import TimeLimit
+from gymnasium.wrappers import (
+    OrderEnforcing,
+    PassiveEnvChecker,
+    RecordEpisodeStatistics,
+    RecordVideo,
+    TimeLimit,
+)
 
 from safe_diffusion_agent.errors import DatasetError
-from safe_envs import TASKS, CostSignal
+from safe_envs import TASKS, CostSignal, RecordEpisodeCost, RenderOverlay
+
+OF_MAKE = (TimeLimit, OrderEnforcing, PassiveEnvChecker)
+WATCHERS = (RecordEpisodeStatistics, RecordEpisodeCost, RecordVideo, RenderOverlay)
 
 
 def facts_of(env: gym.Env[Any, Any], cost_discount: float | None = None) -> dict[str, Any]:
@@ -34,9 +43,15 @@ def facts_of(env: gym.Env[Any, Any], cost_discount: float | None = None) -> dict
 
 
 def env_id_of(env: gym.Env[Any, Any]) -> str | None:
-    """Returns the id that makes the environment again; None if it was wrapped after it was made."""
+    """Returns the id that makes the environment again.
+
+    None if it has none, or was wrapped after `gym.make`, which ends with wrappers of its own, in
+    something that may change what is seen, done or paid.
+    """
+    while isinstance(env, WATCHERS):
+        env = env.env
     spec = env.spec
-    return None if spec is None or spec.additional_wrappers else spec.id
+    return spec.id if spec is not None and isinstance(env, OF_MAKE) else None
 
 
 def time_limit(env: gym.Env[Any, Any]) -> int | None:

@@ -5,6 +5,7 @@ one episode. A round depends on the policy, the seed and its number alone, so th
 be kept and the others made again.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from safe_diffusion_agent.episodes import next_remaining_budget
 from safe_diffusion_agent.errors import DatasetError
 from safe_diffusion_agent.storage import write_atomically
 
 NUM_ENVS = 16
 
 Progress = Callable[..., None]
-Policy = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
+Array = npt.NDArray[Any]
+Policy = Callable[[Array], Array]
 
 # `observations` (T + 1, O), `actions` (T, A) in environment units, and `rewards`, `costs`,
 # `terminations`, `truncations`, all (T,).
@@ -193,17 +196,47 @@ def record_episodes(
 def _round(policy: Policy, env_id: str, seed: int, round_index: int) -> list[Episode]:
     first = round_index * NUM_ENVS
     envs = [EpisodeRecorder(gym.make(env_id), seed, first + index) for index in range(NUM_ENVS)]
+    return record_round(lambda observations, *_: policy(observations), envs, [seed, round_index])
+
+
+def record_round(
+    act: Callable[[Array, Array, int], Array],
+    envs: Sequence[EpisodeRecorder],
+    seeds: Sequence[int],
+    *,
+    budget: float = math.inf,
+    cost_discount: float = 1.0,
+    tell: Callable[[int], object] = lambda _: None,
+) -> list[Episode]:
+    """Records one episode in each environment, in lockstep, and closes them.
+
+    Args:
+        act: Maps observations `(n, O)`, remaining budgets `(n,)` and the step that the episodes
+            are at to actions `(n, A)`. What it draws from PyTorch's global generator is the same
+            whenever the seeds are.
+        envs: The environments.
+        seeds: What the randomness of the actions is made from.
+        budget: Of every episode, in cost units.
+        cost_discount: gamma_c of the budget recursion.
+        tell: Called after every step with the number of environments that took it.
+    """
     observations = np.stack([env.reset()[0] for env in envs])
-    running = list(range(NUM_ENVS))
+    budgets = np.full(len(envs), budget)
+    running = list(range(len(envs)))
+    step = 0
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(np.random.SeedSequence([seed, round_index]).generate_state(1)[0]))
+        torch.manual_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
         while running:
             still_running = []
-            for index, action in zip(running, policy(observations[running]), strict=True):
-                observations[index], _, terminated, truncated, _ = envs[index].step(action)
+            actions = act(observations[running], budgets[running], step)
+            for index, action in zip(running, actions, strict=True):
+                env = envs[index]
+                observations[index], _, terminated, truncated, info = env.step(action)
+                budgets[index] = next_remaining_budget(budgets[index], info["cost"], cost_discount)
                 if not (terminated or truncated):
                     still_running.append(index)
-            running = still_running
+            tell(len(running))
+            running, step = still_running, step + 1
     for env in envs:
         env.close()
     return [env.finished[0] for env in envs]

@@ -19,6 +19,7 @@ from minari.storage.datasets_root_dir import get_dataset_path
 
 from safe_diffusion_agent.episodes import discounted_sum
 from safe_diffusion_agent.errors import DatasetError
+from safe_diffusion_agent.settings import difference
 from safe_diffusion_agent.storage import write_text
 
 ARRAYS = ("observations", "actions", "rewards", "terminations", "truncations")
@@ -129,8 +130,9 @@ def is_made(dataset_id: str, collect_config: dict[str, Any], *, overwrite: bool 
     made_with = stored_metadata(dataset_id).get("collect_config")
     if made_with != collect_config and not overwrite:
         raise DatasetError(
-            f"The dataset {dataset_id!r} exists and was made with {made_with}, not with "
-            f"{collect_config}. Choose another dataset id, or overwrite it."
+            f"The dataset {dataset_id!r} exists and was made with other settings "
+            f"({difference(made_with or {}, collect_config)}). Choose another dataset id, or "
+            "overwrite it."
         )
     return bool(made_with == collect_config)
 

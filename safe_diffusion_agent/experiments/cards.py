@@ -204,6 +204,16 @@ def card(episodes: Episodes, picture: str) -> str:
                 f"cost {behavior['mean_cost']:.1f} ({behavior['num_episodes']} episodes)",
             )
         )
+    for policy in metadata.get("policies", []):  # that `collect_with` let act
+        digest = policy.get("sha256")
+        facts.append(
+            (
+                policy["name"] + (f" (SHA-256 {digest[:16]}...)" if digest else ""),
+                f"{policy['algorithm']}, share {policy['share']:.3g}, noise {policy['noise']:g}: "
+                f"return {policy['mean_return']:.1f}, cost {policy['mean_cost']:.1f} "
+                f"({policy['num_episodes']} episodes)",
+            )
+        )
     lines = [f"# {episodes.dataset_id}", "", f"![return, cost and budgets]({picture})", ""]
     lines += [f"- **{name}**: {value}" for name, value in facts]
     spreads = [
@@ -233,7 +243,7 @@ def _max_budget(episodes: Episodes) -> str:
 
 
 def _settings(metadata: dict[str, Any]) -> str:
-    config = metadata.get("collect_config", {})
+    config = {k: v for k, v in metadata.get("collect_config", {}).items() if k != "policies"}
     return ", ".join(f"{name} {value}" for name, value in config.items()) or "unknown"
 
 
