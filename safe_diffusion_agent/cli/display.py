@@ -117,11 +117,13 @@ def show_collection(name: str, config: Mapping[str, Any], *, done: bool) -> None
     values = (f"{key} {value}" for key, value in config.items() if key != "policies")
     console.print(f"{name} ({'done' if done else 'to be collected'}): " + ", ".join(values))
     if "policies" in config:
-        names = ("name", "algorithm", "share", "noise", "deterministic", "budget", "sha256")
+        numeric = ("share", "noise", "budget")
+        names = ("policy", "algorithm", *numeric, "deterministic", "SHA-256")
         table = Table(*names, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for policy in config["policies"]:
-            values = (policy.get(key, "") for key in names)
-            table.add_row(*(f"{v:.3g}" if isinstance(v, float) else f"{v}"[:24] for v in values))
+            numbers = (f"{policy[key]:.3g}" if key in policy else "" for key in numeric)
+            row = (policy["name"], policy["algorithm"], *numbers, policy["deterministic"])
+            table.add_row(*map(str, row), policy.get("sha256", "")[:12])
         console.print(table)
 
 
