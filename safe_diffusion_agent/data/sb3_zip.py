@@ -24,7 +24,7 @@ from stable_baselines3.sac.policies import SACPolicy
 from stable_baselines3.td3.policies import TD3Policy
 from torch import Tensor, nn
 
-from safe_diffusion_agent.errors import CheckpointError
+from safe_diffusion_agent.errors import CheckpointError, warn
 
 Tensors = dict[str, Tensor]
 Spaces = tuple[gym.Space[Any], gym.Space[Any]]
@@ -90,18 +90,20 @@ class ZipPolicy:
     Attributes:
         algorithm: What trained it: `"SAC"`, `"PPO"`, ...
         policy: Stable-Baselines3's policy.
+        use_sde: Whether its exploration depends on the state (gSDE).
     """
 
     algorithm: str
     policy: BasePolicy
+    use_sde: bool
 
     def act(self, observations: npt.NDArray[Any], *, deterministic: bool) -> npt.NDArray[Any]:
         """Returns actions `(n, A)` for `(n, O)`, environment units.
 
-        One that is not deterministic draws from PyTorch's global generator. A policy of
-        state-dependent exploration (gSDE) draws a new exploration for every observation.
+        One that is not deterministic draws from PyTorch's global generator; with gSDE, a new
+        exploration for every observation.
         """
-        if not deterministic and getattr(self.policy, "use_sde", False):
+        if self.use_sde and not deterministic:
             self.policy.reset_noise(len(observations))  # type: ignore[operator]
         return self.policy.predict(observations, deterministic=deterministic)[0]
 
@@ -145,7 +147,12 @@ def load_zip_policy(path: Path, spaces: Spaces) -> ZipPolicy:
             reason = " ".join(str(error).split())
             raise CheckpointError(f"{path} holds no MlpPolicy: {reason}. {INSTEAD}") from error
     policy.set_training_mode(False)
-    return ZipPolicy(_algorithm(module, data), policy)
+    if statistics := sorted(path.parent.glob("vec*normalize*.pkl")):
+        warn(
+            f"Beside {path} lies {statistics[0].name}: if it was trained on normalized "
+            f"observations, it cannot act well without them. {INSTEAD}"
+        )
+    return ZipPolicy(_algorithm(module, data), policy, bool(arguments.get("use_sde")))
 
 
 def _read(path: Path) -> tuple[dict[str, Any], Tensors]:
