@@ -1,1 +1,1 @@
-"""Where episodes come from: SAC, recorded policies, Minari datasets and files of others."""
+"""Where episodes come from: SAC, policies of others, recordings, Minari datasets and files."""

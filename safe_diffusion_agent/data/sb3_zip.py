@@ -147,7 +147,8 @@ def load_zip_policy(path: Path, spaces: Spaces) -> ZipPolicy:
             reason = " ".join(str(error).split())
             raise CheckpointError(f"{path} holds no MlpPolicy: {reason}. {INSTEAD}") from error
     policy.set_training_mode(False)
-    if statistics := sorted(path.parent.glob("vec*normalize*.pkl")):
+    places = (path.parent, path.with_suffix(""))  # the zoo's is the second
+    if statistics := [file for place in places for file in place.glob("vec*normalize*.pkl")]:
         warn(
             f"Beside {path} lies {statistics[0].name}: if it was trained on normalized "
             f"observations, it cannot act well without them. {INSTEAD}"

@@ -169,14 +169,7 @@ def plan_collection(
     for name, number in {"num_steps": num_steps, "num_envs": num_envs}.items():
         if number < 1:
             raise ValueError(f"{name} should be positive. Received {number}.")
-    several = isinstance(policies, Sequence) and not isinstance(policies, str)
-    behaviors = [
-        one if isinstance(one, Behavior) else Behavior(policy=one)
-        for one in (policies if several else [policies])
-    ]
-    if not behaviors:
-        raise ValueError("Give at least one policy.")
-    make_env = _maker(env)
+    behaviors, make_env = _behaviors(policies), _maker(env)
     sample = make_env()
     check_spaces(sample)
     facts = facts_of(sample, cost_discount)
@@ -185,33 +178,24 @@ def plan_collection(
             "The environment should have a time limit: register it with max_episode_steps, or wrap "
             "it in gymnasium.wrappers.TimeLimit."
         )
-    actors = [actor_of(behavior, sample) for behavior in behaviors]
-    env_id, spaces = env_id_of(sample), (sample.observation_space, sample.action_space)
-    sample.close()
-    dataset_id = dataset_id or default_own_id(env_id)
+    dataset_id = dataset_id or default_own_id(env_id_of(sample))
     check_id(dataset_id)
+    actors = [actor_of(behavior, sample) for behavior in behaviors]
+    sample.close()
+    pairs = list(zip(behaviors, actors, strict=True))
     total = sum(behavior.share for behavior in behaviors)
     config = {
-        "env_id": env_id,
+        "env_id": env_id_of(sample),
         "num_steps": num_steps,
         "seed": seed,
         "num_envs": num_envs,
         "cost_discount": facts["cost_discount"],
-        "policies": [_identity(*pair, total) for pair in zip(behaviors, actors, strict=True)],
+        "policies": [_identity(behavior, actor, total) for behavior, actor in pairs],
     }
     digest = hashlib.sha256(json.dumps(config | facts).encode()).hexdigest()[:16]
     root = Path("runs") / "collections" if state_dir is None else Path(state_dir)
     mixture = Mixture(
-        sources=[
-            Source(
-                name=actor.name,
-                act=actor.act,
-                share=behavior.share,
-                noise=behavior.noise,
-                budget=actor.budget,
-            )
-            for behavior, actor in zip(behaviors, actors, strict=True)
-        ],
+        sources=[_source(behavior, actor) for behavior, actor in pairs],
         make_env=make_env,
         max_episode_steps=facts["max_episode_steps"],
         cost_discount=facts["cost_discount"],
@@ -221,7 +205,32 @@ def plan_collection(
         folder=root / f"own-policies-{digest}",
     )
     return Collection(
-        dataset_id=dataset_id, config=config, facts=facts, spaces=spaces, mixture=mixture
+        dataset_id=dataset_id,
+        config=config,
+        facts=facts,
+        spaces=(sample.observation_space, sample.action_space),
+        mixture=mixture,
+    )
+
+
+def _behaviors(policies: Any) -> list[Behavior]:
+    several = isinstance(policies, Sequence) and not isinstance(policies, str)
+    behaviors = [
+        one if isinstance(one, Behavior) else Behavior(policy=one)
+        for one in (policies if several else [policies])
+    ]
+    if not behaviors:
+        raise ValueError("Give at least one policy.")
+    return behaviors
+
+
+def _source(behavior: Behavior, actor: Actor) -> Source:
+    return Source(
+        name=actor.name,
+        act=actor.act,
+        share=behavior.share,
+        noise=behavior.noise,
+        budget=actor.budget,
     )
 
 
@@ -253,7 +262,7 @@ def _identity(behavior: Behavior, actor: Actor, total: float) -> dict[str, Any]:
         **actor.origin,
         "share": behavior.share / total,
         "noise": behavior.noise,
-        "deterministic": behavior.deterministic,
+        "deterministic": bool(behavior.deterministic),
         **actor.about,
     }
 

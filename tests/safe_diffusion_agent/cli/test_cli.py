@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from safe_diffusion_agent import TrebiAgent
 from safe_diffusion_agent.cli import app, main
 from safe_diffusion_agent.cli.options import parse_function
+from safe_diffusion_agent.data.reading import load_episodes
 from safe_diffusion_agent.errors import UnknownNameError
 from safe_envs import TASKS, costs
 
@@ -77,6 +78,13 @@ def test_the_command_runs_is_interrupted_and_continues(tmp_path):
         (["reproduce", "fig13"], "There is no study 'fig13'. Did you mean 'fig3'?"),
         (["reproduce", "fig1", "--methods", "trebi:quik"], "Did you mean 'quick'?"),
         (["collect", "--all", "--jobs", "0"], "jobs should be positive"),
+        (["collect", "safe/Pendulum-v0", "--policy", "none.zip"], "There is no file none.zip"),
+        (["collect", "safe/Pendulum-v0", "--policy", "random,shar=1"], "Did you mean 'share'?"),
+        (["collect", "safe/Pendulum-v0", "--policy", "random,share=x"], "--policy should be like"),
+        (["collect", "safe/Pendulum-v0", "--policy", "random,share"], "--policy should be like"),
+        (["collect", "safe/Pendulum-v0", "--policy", "random,share=nan"], "should be positive"),
+        (["collect", "--all", "--policy", "random"], "--policy trains no SAC"),
+        (["collect", "safe/Pendulum-v0", "--num-envs", "2"], "--num-envs needs a --policy"),
     ],
 )
 def test_mistakes_are_one_line(arguments, message, tmp_path, monkeypatch, capsys):
@@ -145,6 +153,33 @@ def test_several_agents_are_trained_and_evaluated(tiny_dataset, tmp_path):
         assert (run / "agent.safetensors").exists()
         folder = tmp_path / "out" / str(run).strip("/").replace("/", "-")
         assert json.loads((folder / "results.json").read_text())["evaluation"]["num_episodes"] == 1
+
+
+def test_policies_collect(tmp_path, monkeypatch, capsys):
+    """What is announced is what is made; a function is found where the command is given."""
+    (tmp_path / "controllers.py").write_text("def push(obs):\n    return 0.1 + 0.0 * obs[:, :1]\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    command = ["collect", "safe/Pendulum-v0", "--steps", "800", "--dataset-id", "tests/cli/own-v0"]
+    command += ["--policy", "controllers:push,share=0.5", "--policy", "random,share=0.5"]
+    for done in ("to be collected", "done"):
+        result = CliRunner().invoke(app, [*command, "--dry-run"])
+        assert result.exit_code == 0 and f"tests/cli/own-v0 ({done})" in result.stdout
+        assert "push" in result.stdout and not (tmp_path / "runs").exists() or done == "done"
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == 0 and "Dataset: tests/cli/own-v0" in result.stdout
+    episodes = load_episodes("tests/cli/own-v0")
+    assert [p["num_episodes"] for p in episodes.metadata["policies"]] == [2, 2]
+    pushed = np.isclose(episodes.actions[:, 0], 0.1).reshape(4, 200).all(axis=1)
+    assert pushed.sum() == 2
+
+
+def test_a_dry_run_trains_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["collect", "--all", "--max-steps", "1000", "--dry-run"])
+    assert result.exit_code == 0 and result.stdout.count("to be collected") == 13
+    assert "safe-envs/hopper/medium-v0 (to be collected)" in result.stdout
+    assert not list(tmp_path.iterdir())
 
 
 def test_studies_are_listed_and_their_rows_printed(tmp_path, capsys, monkeypatch):
