@@ -117,7 +117,7 @@ def test_episodes_are_what_the_environment_said(mixed):
             assert info["cost"] == episodes.costs[first + t]
 
 
-@pytest.mark.parametrize("step", [1, 700, 1400])
+@pytest.mark.parametrize("step", [1, 1000])
 def test_killed_and_continued_is_the_same_bit_for_bit(mixed, zips, tmp_path, step):
     def progress(done, total):
         assert total == 1500
