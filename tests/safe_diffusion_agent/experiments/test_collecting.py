@@ -128,6 +128,7 @@ def test_killed_and_continued_is_the_same_bit_for_bit(mixed, zips, tmp_path, ste
     options["dataset_id"] = f"tests/own/killed-{step}-v0"
     with pytest.raises(Killed):
         collect_with(behaviors(zips), HOPPER, **options, progress=progress)
+    torch.rand(step)  # another process would be elsewhere
     before = torch.get_rng_state()
     again = collect_with(behaviors(zips), HOPPER, **options)
     assert torch.equal(before, torch.get_rng_state())
