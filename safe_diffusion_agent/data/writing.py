@@ -108,8 +108,8 @@ def check_id(dataset_id: str) -> None:
         parse_dataset_id(dataset_id)
     except ValueError:
         raise DatasetError(
-            "The id of a dataset should be like 'mine/plant/first-v0': words of letters, digits, "
-            f"- and _, and a version. Received {dataset_id!r}."
+            "The id of a dataset should be like 'mine/plant/first-v0': words of two or more "
+            f"letters, digits, - and _, and a version. Received {dataset_id!r}."
         ) from None
 
 
