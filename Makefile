@@ -22,7 +22,6 @@ docs: .venv/installed-dev  ## the site, into build/site
 bench: .venv/installed-dev  ## what takes how long on this CPU; hours
 	$(BIN)/python benchmarks/latency.py --parts act training load
 	$(BIN)/python benchmarks/env_overhead.py
-	$(BIN)/python benchmarks/data_speed.py
 	$(BIN)/trebi report
 
 pretrained: quickstart  ## ship the quickstart's agent and results
