@@ -10,20 +10,14 @@ that the price follows a budget in real time.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from safe_diffusion_agent.learning.transitions import Batch
-from safe_diffusion_agent.methods.baselines.bcq import (
-    QUICK,
-    BcqAgent,
-    BcqMethodConfig,
-    BcqTraining,
-    PricedBatch,
-)
+from safe_diffusion_agent.methods.baselines.bcq import QUICK, BcqAgent, BcqMethodConfig, BcqTraining
 from safe_diffusion_agent.methods.baselines.config import remaining_critic_budget
 from safe_diffusion_agent.settings import check_positive
 
@@ -82,20 +76,13 @@ def bisect(
 class BcorleTraining(BcqTraining):
     """Trains with a random price per transition."""
 
-    def priced(self, batch: Batch, generator: torch.Generator) -> PricedBatch:
-        """Returns a batch whose states hold prices."""
+    def priced(self, batch: Batch, generator: torch.Generator) -> tuple[Batch, Tensor]:
+        """Returns a batch whose states hold prices, and the prices `(N,)`."""
         largest = self.config.max_price
         shares = torch.rand(len(batch.obs), generator=generator, device=generator.device)
         price = largest * shares
-        return PricedBatch(
-            with_price(batch.obs, price, largest),
-            batch.actions,
-            batch.rewards,
-            batch.costs,
-            with_price(batch.next_obs, price, largest),
-            batch.continues,
-            price,
-        )
+        obs, next_obs = (with_price(x, price, largest) for x in (batch.obs, batch.next_obs))
+        return replace(batch, obs=obs, next_obs=next_obs), price
 
 
 class BcorleAgent(BcqAgent):

@@ -107,40 +107,23 @@ class BcqNetworks(nn.Module):
         return actions[torch.arange(len(actions), device=actions.device), value.argmax(dim=1)]
 
 
-@dataclass(frozen=True)
-class PricedBatch:
-    """Transitions between states, with a price on each; N of them.
-
-    Attributes:
-        states: `(N, S)`.
-        actions: `(N, A)`.
-        rewards: `(N,)`.
-        costs: `(N,)`.
-        next_states: `(N, S)`.
-        continues: `(N,)`, 0 where the episode terminated.
-        price: lambda, `(N,)`, the same before and after the transition.
-    """
-
-    states: Tensor
-    actions: Tensor
-    rewards: Tensor
-    costs: Tensor
-    next_states: Tensor
-    continues: Tensor
-    price: Tensor
-
-
 def soft_minimum(values: Tensor, weight: float) -> Tensor:
     """Returns weight min + (1 - weight) max of twins (BCQ, Eq. 13), `(2, *)` to `(*,)`."""
     return weight * values.amin(dim=0) + (1.0 - weight) * values.amax(dim=0)
 
 
 def critic_targets(
-    training: "BcqTraining", batch: PricedBatch, generator: torch.Generator
+    training: "BcqTraining", batch: Batch, price: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Computes targets of the critics, with the best of several next actions (BCQ, Eq. 13).
 
     For cost the larger twin has the larger weight, as too low a cost is the dangerous error.
+
+    Args:
+        training: The networks, their targets and settings.
+        batch: Transitions between states.
+        price: lambda, `(N,)`, the same before and after the transition.
+        generator: Gives the latents.
 
     Returns:
         Targets of reward and of cost `(N,)`, and the cost to come at the next states `(N,)`; the
@@ -149,15 +132,15 @@ def critic_targets(
     config, bcq = training.config.training, training.config.bcq
     with torch.no_grad():
         num = bcq.num_target_actions
-        proposed = training.networks.generator.sample(batch.next_states, num, generator)
-        states = batch.next_states[:, None].expand(-1, num, -1)
+        proposed = training.networks.generator.sample(batch.next_obs, num, generator)
+        states = batch.next_obs[:, None].expand(-1, num, -1)
         actions = training.targets.perturbation(states, proposed)
         reward_value = soft_minimum(training.targets.reward_critic(states, actions), bcq.min_weight)
         if training.targets.cost_critic is None:
             best = reward_value.amax(dim=1)
             return batch.rewards + config.discount * batch.continues * best, None, None
         cost_value = -soft_minimum(-training.targets.cost_critic(states, actions), bcq.min_weight)
-        value = reward_value - batch.price[:, None] * cost_value
+        value = reward_value - price[:, None] * cost_value
         chosen = value.argmax(dim=1, keepdim=True)
         next_reward = reward_value.gather(1, chosen)[:, 0]
         next_cost = cost_value.gather(1, chosen)[:, 0]
@@ -169,7 +152,7 @@ def critic_targets(
 
 
 def priced_losses(
-    training: "BcqTraining", batch: PricedBatch, generator: torch.Generator
+    training: "BcqTraining", batch: Batch, price: Tensor, generator: torch.Generator
 ) -> tuple[dict[str, Tensor], Tensor | None]:
     """Computes the losses of all networks; each reaches the parameters of its own network only.
 
@@ -177,31 +160,31 @@ def priced_losses(
         The losses by name, and the cost to come at the next states `(N,)`.
     """
     networks = training.networks
-    reward_target, cost_target, next_cost = critic_targets(training, batch, generator)
+    reward_target, cost_target, next_cost = critic_targets(training, batch, price, generator)
     parts = {
         "generator": networks.generator.loss(
-            batch.states, batch.actions, training.config.bcq.kl_weight, generator
+            batch.obs, batch.actions, training.config.bcq.kl_weight, generator
         ),
-        "reward_critic": networks.reward_critic.loss(batch.states, batch.actions, reward_target),
+        "reward_critic": networks.reward_critic.loss(batch.obs, batch.actions, reward_target),
     }
     if networks.cost_critic is not None and cost_target is not None:
-        parts["cost_critic"] = networks.cost_critic.loss(batch.states, batch.actions, cost_target)
-    parts["perturbation"] = _perturbation_loss(networks, batch, generator)
+        parts["cost_critic"] = networks.cost_critic.loss(batch.obs, batch.actions, cost_target)
+    parts["perturbation"] = _perturbation_loss(networks, batch.obs, price, generator)
     return parts, next_cost
 
 
 def _perturbation_loss(
-    networks: BcqNetworks, batch: PricedBatch, generator: torch.Generator
+    networks: BcqNetworks, states: Tensor, price: Tensor, generator: torch.Generator
 ) -> Tensor:
     """Returns minus the value of perturbed actions (BCQ, Eq. 12)."""
     with torch.no_grad():
-        proposed = networks.generator.sample(batch.states, 1, generator)[:, 0]
-    actions = networks.perturbation(batch.states, proposed)
+        proposed = networks.generator.sample(states, 1, generator)[:, 0]
+    actions = networks.perturbation(states, proposed)
     with frozen(networks.reward_critic):
-        value: Tensor = networks.reward_critic(batch.states, actions)[0]
+        value: Tensor = networks.reward_critic(states, actions)[0]
     if networks.cost_critic is not None:
         with frozen(networks.cost_critic):
-            value = value - batch.price * networks.cost_critic(batch.states, actions).mean(dim=0)
+            value = value - price * networks.cost_critic(states, actions).mean(dim=0)
     return -value.mean()
 
 
@@ -226,33 +209,20 @@ class BcqTraining(BaselineTraining):
             "networks.perturbation": config.training.actor_learning_rate,
         }
 
-    def priced(self, batch: Batch, generator: torch.Generator) -> PricedBatch:
-        """Returns states and prices of a batch; here the observations, and none."""
+    def priced(self, batch: Batch, generator: torch.Generator) -> tuple[Batch, Tensor]:
+        """Returns a batch between states, and its prices `(N,)`; here observations, and none."""
         del generator
-        return price_batch(batch, torch.zeros_like(batch.rewards))
+        return batch, torch.zeros_like(batch.rewards)
 
     def batch_losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Returns the losses of a batch."""
-        return priced_losses(self, self.priced(batch, generator), generator)[0]
+        return priced_losses(self, *self.priced(batch, generator), generator)[0]
 
     def after_step(self) -> None:
         """Moves the target networks."""
         for name, target in self.targets.named_children():
             rate = self.config.training.target_rate
             move_towards(target, getattr(self.networks, name), rate)
-
-
-def price_batch(batch: Batch, price: Tensor) -> PricedBatch:
-    """Returns a batch whose states are the observations, with a price on each, `(N,)`."""
-    return PricedBatch(
-        batch.obs,
-        batch.actions,
-        batch.rewards,
-        batch.costs,
-        batch.next_obs,
-        batch.continues,
-        price,
-    )
 
 
 class BcqAgent(BaselineAgent):

@@ -19,7 +19,6 @@ from safe_diffusion_agent.methods.baselines.bcq import (
     BcqMethodConfig,
     BcqNetworks,
     BcqTraining,
-    price_batch,
     priced_losses,
 )
 from safe_diffusion_agent.methods.baselines.config import RATIOS, budget_of_ratio, check_ratios
@@ -68,8 +67,8 @@ class BcqLagrangianTraining(BcqTraining):
     def batch_losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Returns the losses of a batch; moves the price, too."""
         price = self.networks.price
-        priced = price_batch(batch, price.clone().expand(len(batch.obs)))
-        losses, next_cost = priced_losses(self, priced, generator)
+        prices = price.clone().expand(len(batch.obs))
+        losses, next_cost = priced_losses(self, batch, prices, generator)
         assert next_cost is not None
         with torch.no_grad():
             overrun = next_cost.mean() - self.budget

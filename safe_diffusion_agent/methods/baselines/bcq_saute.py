@@ -5,7 +5,7 @@ of the reward: r where z_{t+1} >= 0, and minus a large penalty where it is not. 
 without cost. Every transition is trained with a random budget at the start of its episode.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -13,13 +13,7 @@ from torch import Tensor
 
 from safe_diffusion_agent.episodes import next_remaining_budget
 from safe_diffusion_agent.learning.transitions import Batch
-from safe_diffusion_agent.methods.baselines.bcq import (
-    QUICK,
-    BcqAgent,
-    BcqMethodConfig,
-    BcqTraining,
-    PricedBatch,
-)
+from safe_diffusion_agent.methods.baselines.bcq import QUICK, BcqAgent, BcqMethodConfig, BcqTraining
 from safe_diffusion_agent.settings import check
 
 
@@ -57,21 +51,19 @@ def saute_reward(rewards: Tensor, next_budget: Tensor, penalty: float) -> Tensor
 class BcqSauteTraining(BcqTraining):
     """Trains with a random initial budget per transition."""
 
-    def priced(self, batch: Batch, generator: torch.Generator) -> PricedBatch:
-        """Returns a batch whose states hold budgets, and whose rewards the penalties."""
+    def priced(self, batch: Batch, generator: torch.Generator) -> tuple[Batch, Tensor]:
+        """Returns a batch whose states hold budgets and whose rewards penalties, and no price."""
         shares = torch.rand(len(batch.obs), generator=generator, device=generator.device)
         largest, discount = self.task.max_budget, self.cost_discount
         budget = (largest * shares - batch.spent) / discount**batch.positions
         next_budget = next_remaining_budget(budget, batch.costs, discount)
-        return PricedBatch(
-            with_budget(batch.obs, budget, largest),
-            batch.actions,
-            saute_reward(batch.rewards, next_budget, self.config.penalty),
-            batch.costs,
-            with_budget(batch.next_obs, next_budget, largest),
-            batch.continues,
-            torch.zeros_like(budget),
+        priced = replace(
+            batch,
+            obs=with_budget(batch.obs, budget, largest),
+            rewards=saute_reward(batch.rewards, next_budget, self.config.penalty),
+            next_obs=with_budget(batch.next_obs, next_budget, largest),
         )
+        return priced, torch.zeros_like(budget)
 
 
 class BcqSauteAgent(BcqAgent):

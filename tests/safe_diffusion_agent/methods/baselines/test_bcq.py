@@ -12,7 +12,6 @@ from safe_diffusion_agent.methods.baselines.bcq import (
     BcqMethodConfig,
     BcqNetworks,
     BcqTraining,
-    PricedBatch,
     critic_targets,
     priced_losses,
     soft_minimum,
@@ -36,11 +35,8 @@ def training(has_cost=True, **bcq) -> BcqTraining:
     return BcqTraining(networks, config, task())
 
 
-def priced(price=0.5) -> PricedBatch:
-    b = batch()
-    return PricedBatch(
-        b.obs, b.actions, b.rewards, b.costs, b.next_obs, b.continues, torch.full((2,), price)
-    )
+def priced(price=0.5):
+    return batch(), torch.full((2,), price)
 
 
 def test_soft_minimum_by_hand():
@@ -63,7 +59,7 @@ def test_targets_follow_the_action_that_is_best_at_its_price():
         answers(model.targets.reward_critic, [lambda a: 10 * a, lambda a: 10 * a])
         answers(model.targets.cost_critic, [lambda a: 4 * a, lambda a: 4 * a])
         generator = torch.Generator().manual_seed(1)
-        reward, cost, next_cost = critic_targets(model, priced(price), generator)
+        reward, cost, next_cost = critic_targets(model, *priced(price), generator)
         generator = torch.Generator().manual_seed(1)
         proposed = model.networks.generator.sample(torch.ones(2, 1), 5, generator)
         states = torch.ones(2, 5, 1)
@@ -80,7 +76,7 @@ def test_without_a_critic_of_cost_targets_are_those_of_bcq():
     model = training(has_cost=False)
     answers(model.targets.reward_critic, [lambda a: 2 * a, lambda a: 0 * a + 7.0])
     generator = torch.Generator().manual_seed(1)
-    reward, cost, _ = critic_targets(model, priced(0.0), generator)
+    reward, cost, _ = critic_targets(model, *priced(0.0), generator)
     generator = torch.Generator().manual_seed(1)
     proposed = model.networks.generator.sample(torch.ones(2, 1), 5, generator)
     actions = model.targets.perturbation(torch.ones(2, 5, 1), proposed)[..., 0]
@@ -92,7 +88,7 @@ def test_without_a_critic_of_cost_targets_are_those_of_bcq():
 def test_plain_bcq_has_no_price_and_no_critic_of_cost():
     model = training(has_cost=False)
     assert BcqAgent.build(model.config, task()).cost_critic is None
-    price = model.priced(batch(), torch.Generator()).price
+    _, price = model.priced(batch(), torch.Generator())
     assert price.tolist() == [0.0, 0.0]
     losses = model.batch_losses(batch(), torch.Generator().manual_seed(0))
     assert losses.keys() == {"generator", "reward_critic", "perturbation"}
@@ -101,7 +97,7 @@ def test_plain_bcq_has_no_price_and_no_critic_of_cost():
 @pytest.mark.parametrize("has_cost", [True, False])
 def test_every_loss_reaches_its_own_network_only(has_cost):
     model = training(has_cost)
-    losses, _ = priced_losses(model, priced(), torch.Generator().manual_seed(0))
+    losses, _ = priced_losses(model, *priced(), torch.Generator().manual_seed(0))
     for name, loss in losses.items():
         model.zero_grad()
         loss.backward(retain_graph=True)
