@@ -3,8 +3,11 @@
 import argparse
 from pathlib import Path
 
+import numpy as np
+from matplotlib.figure import Figure
+
 from safe_diffusion_agent import TrebiAgent
-from safe_diffusion_agent.evaluation.figures import draw_budget_over_time
+from safe_diffusion_agent.evaluation.figures import BLUE, GRAY, RED, write_figure
 from safe_diffusion_agent.evaluation.rollout import Rollout, rollout, start_seed
 
 TURNED_AT = 40  # step
@@ -17,9 +20,7 @@ SCHEDULES: dict[str, tuple[float, dict[int, float]]] = {
 }
 
 
-def main(
-    path: str = "turn_the_dial.png", num_episodes: int = 20, agent_path: str = "pendulum"
-) -> dict[str, Rollout]:
+def main(path: str = "turn_the_dial.png", num_episodes: int = 20, agent_path: str = "pendulum"):
     runs = {}
     seeds = [start_seed(0, episode) for episode in range(num_episodes)]
     for label, (budget, changes) in SCHEDULES.items():
@@ -30,8 +31,27 @@ def main(
         later = runs[label].costs[TURNED_AT:].sum(axis=0)
         print(f"{label}: cost after that: mean {later.mean():.1f}, largest {later.max():.1f}")
     title = f"SafePendulum, budget turned at step {TURNED_AT}: {num_episodes} episodes each"
-    draw_budget_over_time(runs, Path(path), title=title, marked_step=TURNED_AT)
-    return runs
+    draw(runs, Path(path), title)
+
+
+def draw(runs: dict[str, Rollout], path: Path, title: str) -> None:
+    """Remaining budget and spent cost over time: the mean of each run, and all episodes faintly."""
+    figure = Figure(figsize=(7.5, 4.6))
+    panels = figure.subplots(2, 1, sharex=True)
+    for (label, run), color in zip(runs.items(), (GRAY, RED, BLUE), strict=True):
+        series = (run.remaining_budgets, np.cumsum(run.costs, axis=0))
+        for axes, values in zip(panels, series, strict=True):
+            axes.plot(values, color=color, alpha=0.15, linewidth=0.8)
+            axes.plot(values.mean(axis=1), color=color, linewidth=2, label=label)
+    for axes, name in zip(panels, ("remaining budget", "cost so far"), strict=True):
+        axes.set_ylabel(name)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.axvline(TURNED_AT, color="black", linestyle=":", linewidth=1)
+    panels[0].set_title(title, pad=26)
+    panels[0].axhline(0.0, color="black", linewidth=0.8)
+    panels[0].legend(frameon=False, ncols=len(runs), loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    panels[-1].set_xlabel("step")
+    write_figure(figure, path)
 
 
 if __name__ == "__main__":

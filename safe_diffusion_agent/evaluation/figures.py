@@ -12,7 +12,6 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from safe_diffusion_agent.evaluation.protocol import EpisodeResult
-from safe_diffusion_agent.evaluation.rollout import Rollout
 from safe_diffusion_agent.storage import write_atomically
 
 BLUE, RED, GRAY = "#3b6fb6", "#c0392b", "#7f7f7f"
@@ -200,40 +199,6 @@ def draw_losses(history: Sequence[Mapping[str, float]], path: Path) -> None:
         axes.set_title(name.replace("_", " "))
         axes.set_xlabel("step")
         axes.spines[["top", "right"]].set_visible(False)
-    write_figure(figure, path)
-
-
-def draw_budget_over_time(
-    runs: Mapping[str, Rollout],
-    path: Path,
-    *,
-    title: str,
-    marked_step: int | None = None,
-) -> None:
-    """Draws spent cost and remaining budget over time: per run the mean, and all episodes faintly.
-
-    Args:
-        runs: Label -> episodes.
-        path: Picture to write.
-        title: Title of the picture.
-        marked_step: A step to mark, such as the one at which the budget changed.
-    """
-    figure = Figure(figsize=(7.5, 4.6))
-    panels = figure.subplots(2, 1, sharex=True)
-    for (label, run), color in zip(runs.items(), (GRAY, RED, BLUE, "#2e8b57"), strict=False):
-        series = (run.remaining_budgets, np.cumsum(run.costs, axis=0))
-        for axes, values in zip(panels, series, strict=True):
-            axes.plot(values, color=color, alpha=0.15, linewidth=0.8)
-            axes.plot(values.mean(axis=1), color=color, linewidth=2, label=label)
-    panels[0].set_title(title, pad=26)
-    for axes, name in zip(panels, ("remaining budget", "cost so far"), strict=True):
-        axes.set_ylabel(name)
-        axes.spines[["top", "right"]].set_visible(False)
-        if marked_step is not None:
-            axes.axvline(marked_step, color="black", linestyle=":", linewidth=1)
-    panels[0].axhline(0.0, color="black", linewidth=0.8)
-    panels[0].legend(frameon=False, ncols=len(runs), loc="lower center", bbox_to_anchor=(0.5, 1.0))
-    panels[-1].set_xlabel("step")
     write_figure(figure, path)
 
 
