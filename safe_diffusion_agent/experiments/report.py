@@ -69,14 +69,11 @@ def _pages(results: Path) -> Iterator[tuple[Path, str]]:
         yield path.with_suffix(".md"), page
     if (results / "latency").exists():
         yield results / "latency" / "README.md", latency_page(results / "latency")
-    overhead, datasets = results / "env_overhead.json", results / "datasets" / "datasets.json"
+    overhead, datasets = results / "env_overhead.json", results / "datasets"
     if overhead.exists():
         yield results / "envs" / "README.md", overhead_page(json.loads(overhead.read_text()))
-    if datasets.exists():
-        remarks = datasets.with_name("remarks.md")
-        text = remarks.read_text() if remarks.exists() else ""
-        page = datasets_page(json.loads(datasets.read_text()), text)
-        yield datasets.with_name("README.md"), page
+    if (datasets / "datasets.json").exists():
+        yield datasets / "README.md", datasets_page(datasets)
 
 
 def filled(text: str, root: Path) -> str:

@@ -1,6 +1,8 @@
 """The page of datasets, which leads to their cards."""
 
+import json
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from safe_diffusion_agent.data.collection import default_dataset_id
@@ -36,14 +38,10 @@ BUDGETS_NOTE = (
 )
 
 
-def datasets_page(document: Line, remarks: str) -> str:
-    """Returns the page of `datasets.json`, which `describe_all` wrote.
-
-    Args:
-        document: Its content.
-        remarks: What was concluded from it, by hand.
-    """
-    lines = document["datasets"]
+def datasets_page(folder: Path) -> str:
+    """Returns the page of a folder with `datasets.json`, and perhaps remarks on it."""
+    lines = json.loads((folder / "datasets.json").read_text())["datasets"]
+    remarks = [path.read_text().strip() for path in folder.glob("remarks.md")]
     budgets = [
         LINK,
         Column("mean episode cost", lambda line: f"{line['mean_cost']:.4g}"),
@@ -72,7 +70,7 @@ def datasets_page(document: Line, remarks: str) -> str:
         table(budgets, lines),
         BUDGETS_NOTE,
         "## Remarks" if remarks else "",
-        remarks.strip(),
+        *remarks,
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 

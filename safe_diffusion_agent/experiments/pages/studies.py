@@ -44,8 +44,7 @@ def _section(folder: Path) -> str:
     document, name = json.loads((folder / "about.json").read_text()), folder.name
     lines = read_table(folder / "summary.csv")
     parts = [f"{'###' if '-' in name else '##'} {name}: {document['title']}"]
-    if (folder / "remarks.md").exists():
-        parts.append((folder / "remarks.md").read_text().strip())
+    parts += [path.read_text().strip() for path in folder.glob("remarks.md")]
     if (folder / f"{name}.png").exists():
         parts.append(f"![{document['title']}]({name}/{name}.png)")
     for task in dict.fromkeys(line["task"] for line in lines):

@@ -1,7 +1,6 @@
-"""The pages of what the programs in benchmarks/ timed, and of planners that take less time."""
+"""The pages of what the programs in benchmarks/ timed."""
 
 import json
-from collections.abc import Sequence
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -13,7 +12,7 @@ Line = dict[str, Any]
 
 
 def latency_page(folder: Path) -> str:
-    """Returns the page of a folder with documents of `latency.py` and `latency_under_load.py`."""
+    """Returns the page of a folder with documents of `latency.py`, and remarks on them."""
 
     def documents(kind: str) -> list[Line]:
         return [json.loads(path.read_text()) for path in sorted(folder.glob(f"{kind}-*.json"))]
@@ -22,7 +21,8 @@ def latency_page(folder: Path) -> str:
     parts += [part for document in documents("act") for part in _acts(document)]
     parts += [part for document in documents("load") for part in _under_load(document)]
     parts += [_training(document) for document in documents("training")]
-    return "\n\n".join([*parts, *_faster(documents("fast"))]) + "\n"
+    parts += [path.read_text().strip() for path in folder.glob("remarks.md")]
+    return "\n\n".join(parts) + "\n"
 
 
 def _acts(document: Line) -> list[str]:
@@ -124,33 +124,6 @@ def _in_convolutions(line: Line) -> str:
         f" PyTorch's own convolutions, which both ways call, take {part:.0%} of our time with "
         f"U-Nets: without faster ones, at most {1 / part:.1f} times as fast as this."
     )
-
-
-def _faster(documents: Sequence[Line]) -> list[str]:
-    """Presets by tasks: time, and what it costs in quality. Since then, that is a study."""
-    planners: dict[str, dict[str, str]] = {}
-    for document in sorted(documents, key=lambda d: -len(d["groups"][0]["rows"])):
-        for line in (line for group in document["groups"] for line in group["rows"]):
-            if line["variant"].startswith(("frontier", "fast", "realtime")):
-                half_width = line["return_difference_half_width_95"]
-                planners.setdefault(line["variant"], {})[document["task"]] = (
-                    f"{line['milliseconds']:.1f} ms; {line['return_difference']:+.1f} ± "
-                    f"{half_width:.1f}; {line['num_over_budget']} of {line['num_episodes']}"
-                )
-    if not planners:
-        return []
-    tasks = [document["task"] for document in documents]
-    columns = cells("planner", *(f"`{task}`" for task in tasks))
-    lines = [[name, *(of.get(task, "") for task in tasks)] for name, of in planners.items()]
-    agents = (sum(len(group["agents"]) for group in d["groups"]) for d in documents)
-    note = (
-        "CPU time per step; return less that of the first line, over the same start states and "
-        "five budgets, with its 95 % interval; episodes over budget. Agents per task: "
-        f"{', '.join(map(str, agents))}, small runs. "
-        f"{made_by(documents[0]['provenance'], 'trebi reproduce fast')} More planners are beside "
-        "this page."
-    )
-    return [table(columns, lines), note]
 
 
 def overhead_page(document: Line) -> str:
