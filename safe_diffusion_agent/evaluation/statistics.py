@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -153,38 +154,18 @@ def auroc(scores: npt.ArrayLike, happened: npt.ArrayLike) -> float:
     return (rank_sum - num_hits * (num_hits + 1) / 2) / (num_hits * num_misses)
 
 
-@dataclass(frozen=True)
-class Bin:
-    """Forecasts between two probabilities, and what came of them.
-
-    Attributes:
-        low: Smallest forecast.
-        high: Largest forecast; not included, unless it is 1.
-        num_cases: Forecasts in it.
-        num_hits: How many happened.
-        mean_forecast: Of the cases.
-        share: Of the cases that happened.
-        wilson_95: Its 95 % Wilson interval.
-    """
-
-    low: float
-    high: float
-    num_cases: int
-    num_hits: int
-    mean_forecast: float
-    share: float
-    wilson_95: tuple[float, float]
-
-
 def calibration_curve(
     forecasts: npt.ArrayLike, happened: npt.ArrayLike, num_bins: int = 10
-) -> list[Bin]:
+) -> list[dict[str, Any]]:
     """Returns forecast against observed share, in bins of equal width; empty bins are left out.
 
     Args:
         forecasts: `(n,)`, probabilities.
         happened: `(n,)`, booleans.
         num_bins: Number of bins of [0, 1].
+
+    Returns:
+        For each bin `"num_cases"`, `"num_hits"`, how many happened, and `"mean_forecast"`.
 
     Raises:
         ValueError: A forecast is outside [0, 1].
@@ -196,17 +177,12 @@ def calibration_curve(
     bins = []
     for index in np.unique(place):
         chosen = place == index
-        num, num_hits = int(chosen.sum()), int(hits[chosen].sum())
         bins.append(
-            Bin(
-                low=float(index / num_bins),
-                high=float((index + 1) / num_bins),
-                num_cases=num,
-                num_hits=num_hits,
-                mean_forecast=float(probabilities[chosen].mean()),
-                share=num_hits / num,
-                wilson_95=wilson_interval(num_hits, num),
-            )
+            {
+                "num_cases": int(chosen.sum()),
+                "num_hits": int(hits[chosen].sum()),
+                "mean_forecast": float(probabilities[chosen].mean()),
+            }
         )
     return bins
 

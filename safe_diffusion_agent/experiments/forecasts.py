@@ -1,6 +1,5 @@
 """What an agent says of its budget before it is spent, against what becomes of it."""
 
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -121,5 +120,5 @@ def quality(forecasts: Array, happened: Array) -> dict[str, Any]:
     return {
         "auroc": auroc(forecasts, happened) if both else None,
         "brier": brier_score(forecasts, happened),
-        "curve": [asdict(one) for one in calibration_curve(forecasts, happened)],
+        "curve": calibration_curve(forecasts, happened),
     }

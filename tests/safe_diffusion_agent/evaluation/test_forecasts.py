@@ -34,17 +34,17 @@ def test_true_probabilities_lie_on_the_diagonal():
     forecasts = rng.random(50_000)
     happened = rng.random(50_000) < forecasts
     bins = calibration_curve(forecasts, happened)
-    assert len(bins) == 10 and sum(b.num_cases for b in bins) == 50_000
-    for b in bins:
-        assert b.low <= b.mean_forecast <= b.high
-        assert b.share == pytest.approx(b.mean_forecast, abs=0.03)
-        assert b.wilson_95[0] <= b.share <= b.wilson_95[1]
+    assert len(bins) == 10 and sum(b["num_cases"] for b in bins) == 50_000
+    for index, b in enumerate(bins):
+        assert index / 10 <= b["mean_forecast"] <= (index + 1) / 10
+        assert b["num_hits"] / b["num_cases"] == pytest.approx(b["mean_forecast"], abs=0.03)
     assert brier_score(forecasts, happened) == pytest.approx(1 / 6, abs=0.01)  # E p(1 - p)
 
 
 def test_bins_hold_what_they_should():
     bins = calibration_curve([0.0, 0.2, 0.49, 0.5, 1.0], [0, 1, 0, 1, 1], num_bins=2)
-    assert [(b.num_cases, b.num_hits) for b in bins] == [(3, 1), (2, 2)]
-    assert calibration_curve([0.95, 1.0], [1, 0])[0].low == 0.9, "empty bins are left out"
+    assert [(b["num_cases"], b["num_hits"]) for b in bins] == [(3, 1), (2, 2)]
+    expected = [{"num_cases": 2, "num_hits": 1, "mean_forecast": 0.975}]
+    assert calibration_curve([0.95, 1.0], [1, 0]) == expected, "empty bins are left out"
     with pytest.raises(ValueError, match="0, 1"):
         calibration_curve([1.1], [True])
