@@ -26,15 +26,3 @@ def best_returns(env_id: str, budgets: npt.ArrayLike) -> npt.NDArray[np.float64]
     costs, returns = np.array(document["hull"]).T
     best: npt.NDArray[np.float64] = np.interp(np.asarray(budgets, np.float64), costs, returns)
     return best
-
-
-def share_of_optimum(
-    env_id: str, budgets: npt.ArrayLike, returns: npt.ArrayLike
-) -> npt.NDArray[np.float64] | None:
-    """Returns (return - idle return) / (optimum - idle return), `(n,)`, or None if not known."""
-    best = best_returns(env_id, budgets)
-    if best is None:
-        return None
-    idle = json.loads(FILES[env_id].read_text())["hanging_still"]
-    share: npt.NDArray[np.float64] = (np.asarray(returns, np.float64) - idle) / (best - idle)
-    return share

@@ -5,8 +5,7 @@
 Finite-horizon dynamic programming on a grid of angles and velocities maximizes return - lambda *
 cost for several lambda; each solution then acts greedily in the real environment, from start states
 of the evaluation. The concave hull of (cost, return) is the optimum, up to the error of the grid.
-Hanging still is the other end of the scale: share of the optimum = (return - hanging still) /
-(optimum - hanging still). Writes the file that `evaluation.optimum` reads.
+Writes the file that `evaluation.optimum` reads.
 """
 
 import json
@@ -159,15 +158,9 @@ def main(num_episodes: int = 60) -> None:
             }
         )
         print(points[-1], flush=True)
-    still = np.zeros(len(states))
-    angle, velocity = states.T.copy()
-    for _ in range(NUM_STEPS):
-        angle, velocity, reward, _ = physics(angle, velocity, 0.0)
-        still += reward
     document = {
         "points": points,
         "hull": hull([(point["mean_cost"], point["mean_return"]) for point in points]),
-        "hanging_still": float(still.mean()),
         "provenance": provenance(),
     }
     write_text(FILES[ENV_ID], json.dumps(document, indent=2) + "\n")

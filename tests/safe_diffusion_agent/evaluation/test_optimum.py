@@ -1,8 +1,7 @@
 import gymnasium as gym
 import numpy as np
-import pytest
 
-from safe_diffusion_agent.evaluation.optimum import best_returns, share_of_optimum
+from safe_diffusion_agent.evaluation.optimum import best_returns
 
 
 def test_optimum_is_between_doing_nothing_and_the_largest_reward():
@@ -13,10 +12,8 @@ def test_optimum_is_between_doing_nothing_and_the_largest_reward():
     for seed in range(10):
         env.reset(seed=seed)
         idle.append(sum(env.step(np.zeros(1, np.float32))[1] for _ in range(200)))
-    shares = share_of_optimum("safe/Pendulum-v0", [12.0, 12.0], [np.mean(idle), best[1]])
-    assert shares.tolist() == pytest.approx([0.0, 1.0], abs=0.01)
+    assert np.mean(idle) < best[0]
 
 
 def test_other_tasks_have_no_known_optimum():
     assert best_returns("safe/Hopper-v0", [1.0]) is None
-    assert share_of_optimum("safe/Hopper-v0", [1.0], [1.0]) is None
