@@ -23,7 +23,6 @@ from safe_diffusion_agent.evaluation.rollout import (
     OpenLoop,
     Policy,
     Progress,
-    Rollout,
     rollout,
     start_seed,
 )
@@ -110,8 +109,9 @@ def evaluate_policy(
     cost_discount: float | None = None,
     budget_scale: float = 1.0,
     progress: Progress | None = None,
+    log: ActionLog | None = None,
 ) -> list[EpisodeResult]:
-    """Evaluates a policy under several budgets.
+    """Evaluates a policy under several budgets; episodes are judged by the task's own gamma_c.
 
     Args:
         policy: `policy(obs, remaining_budget, remaining_steps)`, batched.
@@ -120,16 +120,38 @@ def evaluate_policy(
         cost_discount: gamma_c of the budgets that the policy is told. None: the task's.
         budget_scale: Factor on the budgets that it is told, not on those that it is judged by.
         progress: Called as `progress(done, total)` with steps.
+        log: What an interrupted evaluation continues from.
 
     Returns:
         One result per episode, budget after budget.
     """
     ratios, episodes = config.episodes
     budgets = ratios * (config.max_budget or task_spec(env_id).max_budget)
-    seeds = [start_seed(config.seed, int(episode)) for episode in episodes]
-    told = budgets * budget_scale
-    run = rollout(policy, env_id, told, seeds, cost_discount=cost_discount, progress=progress)
-    return _results(run, env_id, ratios, budgets, episodes)
+    run = rollout(
+        policy,
+        env_id,
+        budgets * budget_scale,
+        [start_seed(config.seed, int(episode)) for episode in episodes],
+        cost_discount=cost_discount,
+        log=log,
+        progress=progress,
+    )
+    costs = discounted_sum(run.costs, task_spec(env_id).cost_discount)
+    tolerance = 1e-9 * np.maximum(budgets, 1.0)
+    return [
+        EpisodeResult(
+            ratio=float(ratios[i]),
+            budget=float(budgets[i]),
+            episode=int(episodes[i]),
+            episode_return=float(run.rewards[:, i].sum()),
+            cost=float(costs[i]),
+            undiscounted_cost=float(run.costs[:, i].sum()),
+            normalized_cost=float(costs[i] / budgets[i]),
+            over_budget=bool(costs[i] > budgets[i] + tolerance[i]),
+            num_steps=int(run.num_steps[i]),
+        )
+        for i in range(len(budgets))
+    ]
 
 
 def evaluate_agent(
@@ -159,6 +181,7 @@ def evaluate_agent(
         ValueError: The config has a control interval, and the agent does not plan.
     """
     max_budget = config.max_budget or agent.task.max_budget
+    config = replace(config, max_budget=max_budget)
     parts: list[tuple[Agent, EvaluationConfig]] = [(agent, config)]
     of_budgets = [agent.for_budget(ratio * max_budget) for ratio in config.ratios]
     if not config.random_ratios and any(other is not agent for other in of_budgets):
@@ -169,18 +192,15 @@ def evaluate_agent(
         generator = one.new_generator(config.seed)
         if log is not None:
             log.begin(generator, config.control_interval)
-        its_ratios, episodes = its_config.episodes
-        budgets = its_ratios * max_budget
-        run = rollout(
+        results += evaluate_policy(
             _policy(one, generator, config.control_interval),
             env_id,
-            budgets * one.budget_scale,
-            [start_seed(config.seed, int(episode)) for episode in episodes],
+            its_config,
             cost_discount=one.cost_discount,
-            log=log,
+            budget_scale=one.budget_scale,
             progress=progress,
+            log=log,
         )
-        results += _results(run, env_id, its_ratios, budgets, episodes)
     return results
 
 
@@ -190,32 +210,6 @@ def _policy(agent: Agent, generator: torch.Generator, control_interval: int) -> 
     if not hasattr(agent, "plan"):
         raise ValueError(f"control_interval needs an agent that plans; {agent.method} does not.")
     return OpenLoop(partial(agent.plan, generator=generator), control_interval)
-
-
-def _results(
-    run: Rollout,
-    env_id: str,
-    ratios: FloatArray,
-    budgets: FloatArray,
-    episodes: npt.NDArray[np.int64],
-) -> list[EpisodeResult]:
-    """Judges each episode by the task's own gamma_c."""
-    costs = discounted_sum(run.costs, task_spec(env_id).cost_discount)
-    tolerance = 1e-9 * np.maximum(budgets, 1.0)
-    return [
-        EpisodeResult(
-            ratio=float(ratios[i]),
-            budget=float(budgets[i]),
-            episode=int(episodes[i]),
-            episode_return=float(run.rewards[:, i].sum()),
-            cost=float(costs[i]),
-            undiscounted_cost=float(run.costs[:, i].sum()),
-            normalized_cost=float(costs[i] / budgets[i]),
-            over_budget=bool(costs[i] > budgets[i] + tolerance[i]),
-            num_steps=int(run.num_steps[i]),
-        )
-        for i in range(len(budgets))
-    ]
 
 
 def summarize(results: Sequence[EpisodeResult]) -> list[dict[str, Any]]:
