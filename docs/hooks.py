@@ -25,6 +25,7 @@ from safe_diffusion_agent.cli import app
 from safe_diffusion_agent.data.collection import default_dataset_id
 from safe_diffusion_agent.data.manifest import MANIFEST
 from safe_diffusion_agent.experiments.catalog import STUDIES
+from safe_diffusion_agent.experiments.markdown import Column, cells, table
 from safe_diffusion_agent.methods.table import METHODS
 
 ROOT = Path(__file__).parent.parent
@@ -105,7 +106,7 @@ def _settings(method: str) -> str:
     first, *others = presets
     parts: list[str] = []
     for title, intro, rows in _groups(method):
-        lines = [f"| setting | `{first}` | other presets | meaning |", "| --- | --- | --- | --- |"]
+        lines = []
         for name, text, of in rows:
             values = {preset: of(config) for preset, config in presets.items()}
             groups: dict[str, list[str]] = {}
@@ -113,66 +114,64 @@ def _settings(method: str) -> str:
                 if values[preset] != values[first]:
                     groups.setdefault(_shown(values[preset]), []).append(f"`{preset}`")
             differing = [f"{', '.join(names)}: {value}" for value, names in groups.items()]
-            cells = (f"`{name}`", _shown(values[first]), "; ".join(differing), text)
-            lines.append("| " + " | ".join(cells) + " |")
-        parts += [f"#### {title}", intro, "\n".join(lines)]
+            lines.append((f"`{name}`", _shown(values[first]), "; ".join(differing), text))
+        columns = cells("setting", f"`{first}`", "other presets", "meaning")
+        parts += [f"#### {title}", intro, table(columns, lines)]
     return "\n\n".join(part for part in parts if part)
 
 
 def _differences(method: str, preset: str, other: str) -> str:
     """Settings in which a preset differs from another one."""
     presets = METHODS[method].presets
-    lines = [f"| setting | `{other}` | `{preset}` |", "| --- | --- | --- |"]
-    for _, _, rows in _groups(method):
-        for name, _, of in rows:
-            old, new = of(presets[other]), of(presets[preset])
-            if old != new:
-                lines.append(f"| `{name}` | {_shown(old)} | {_shown(new)} |")
-    return "\n".join(lines)
+    rows = (row for _, _, rows in _groups(method) for row in rows)
+    values = ((name, of(presets[other]), of(presets[preset])) for name, _, of in rows)
+    lines = [(f"`{name}`", _shown(old), _shown(new)) for name, old, new in values if old != new]
+    return table(cells("setting", f"`{other}`", f"`{preset}`"), lines)
 
 
 def _task_settings(method: str) -> str:
     """Settings that a preset has on some tasks."""
-    lines = ["| preset | task | settings |", "| --- | --- | --- |"]
-    for preset, tasks in METHODS[method].task_overrides.items():
-        for task, settings in tasks.items():
-            shown = ", ".join(f"`{name}` {_shown(value)}" for name, value in settings.items())
-            lines.append(f"| `{preset}` | `{task}` | {shown} |")
-    return "\n".join(lines)
+    lines = [
+        (f"`{preset}`", f"`{task}`", ", ".join(f"`{n}` {_shown(v)}" for n, v in settings.items()))
+        for preset, tasks in METHODS[method].task_overrides.items()
+        for task, settings in tasks.items()
+    ]
+    return table(cells("preset", "task", "settings"), lines)
 
 
 def _commands() -> str:
     """Every command of `trebi`, with its arguments and options."""
     parts = []
     for name, command in sorted(typer.main.get_command(app).commands.items()):
-        lines = ["| argument or option | default | meaning |", "| --- | --- | --- |"]
+        lines = []
         for parameter in command.params:
             names = ", ".join(f"`{n}`" for n in parameter.opts if n != "--help")
             if parameter.param_type_name == "argument":
                 names = f"`{(parameter.metavar or parameter.name).upper()}`"
             default = "" if parameter.default in (None, ()) else f"`{parameter.default}`"
-            lines.append(f"| {names} | {default} | {getattr(parameter, 'help', '') or ''} |")
+            lines.append((names, default, getattr(parameter, "help", "") or ""))
         example = (command.epilog or "").removeprefix("Example: ")
-        parts += [f"## trebi {name}", command.help or "", "\n".join(lines)]
+        options = table(cells("argument or option", "default", "meaning"), lines)
+        parts += [f"## trebi {name}", command.help or "", options]
         parts += [f"```\n{example}\n```"] if example else []
     return "\n\n".join(parts)
 
 
 def _manifest() -> str:
     """Every dataset of the paper."""
-    lines = ["| dataset | quality | steps | steps of SAC |", "| --- | --- | --- | --- |"]
-    for config in MANIFEST:
-        name = default_dataset_id(config.env_id, config.quality)
-        steps = f"{config.num_steps:,} | {config.sac_steps:,}"
-        lines.append(f"| `{name}` | `{config.quality}` | {steps} |")
-    return "\n".join(lines)
+    columns = [
+        Column("dataset", lambda c: f"`{default_dataset_id(c.env_id, c.quality)}`"),
+        Column("quality", lambda c: f"`{c.quality}`"),
+        Column("steps", lambda c: f"{c.num_steps:,}"),
+        Column("steps of SAC", lambda c: f"{c.sac_steps:,}"),
+    ]
+    return table(columns, MANIFEST)
 
 
 def _studies() -> str:
     """Every study, and what it shows."""
-    lines = ["| name | what it shows | rows |", "| --- | --- | --- |"]
-    lines += [f"| `{name}` | {one.title} | {len(one.rows)} |" for name, one in STUDIES.items()]
-    return "\n".join(lines)
+    lines = [(f"`{name}`", one.title, f"{len(one.rows)}") for name, one in STUDIES.items()]
+    return table(cells("name", "what it shows", "rows"), lines)
 
 
 TABLES: dict[str, Callable[..., str]] = {
@@ -220,7 +219,7 @@ def _attributes(config_class: type) -> dict[str, str]:
             name, texts[entry[1]] = entry[1], entry[2]
         elif line.startswith("        ") and name:
             texts[name] += " " + line.strip()
-    return {name: text.replace("|", "\\|") for name, text in texts.items()}
+    return texts
 
 
 def _shown(value: Any) -> str:
