@@ -112,22 +112,19 @@ def starting_in(first_observation: Tensor, mask: Tensor | float = 1.0) -> Condit
 
 @dataclass(frozen=True)
 class NoiseSchedule:
-    """Coefficients of the diffusion process, each `(T,)`, float32 but for the first.
+    """Coefficients of the diffusion process.
 
     Attributes:
-        diffusion_steps: What the networks are told at each step, int64; 0 .. T-1 unless `respaced`.
-        alpha_bar: Share of signal variance that is left at each step.
-        clean_weight: A_i, weight of the predicted clean trajectory in the posterior mean.
-        noised_weight: B_i, weight of the noised trajectory in the posterior mean.
-        variance: V_i, posterior variance; 0 at i = 0.
-        rows: Step, as tensor `(1,)` and as number, A_i, B_i and V_i: numbers wait for no device.
+        diffusion_steps: `(T,)`, what the networks are told at each step, int64; 0 .. T-1 unless
+            `respaced`.
+        alpha_bar: `(T,)`, share of signal variance that is left at each step, float32.
+        rows: Step, as tensor `(1,)` and as number, A_i, weight of the predicted clean trajectory in
+            the posterior mean, B_i, that of the noised one, and V_i, posterior variance, 0 at
+            i = 0: numbers wait for no device.
     """
 
     diffusion_steps: Tensor
     alpha_bar: Tensor
-    clean_weight: Tensor
-    noised_weight: Tensor
-    variance: Tensor
     rows: list[tuple[Tensor, int, float, float, float]]
 
     @classmethod
@@ -146,20 +143,15 @@ class NoiseSchedule:
     ) -> "NoiseSchedule":
         previous = torch.cat([torch.ones(1, dtype=torch.float64), alpha_bar[:-1]])
         betas = 1.0 - alpha_bar / previous
-        columns = [
-            column.to(torch.float32)
-            for column in (
-                alpha_bar,
-                betas * previous.sqrt() / (1.0 - alpha_bar),
-                (1.0 - previous) * (1.0 - betas).sqrt() / (1.0 - alpha_bar),
-                betas * (1.0 - previous) / (1.0 - alpha_bar),
-            )
-        ]
-        numbers = [column.tolist() for column in (diffusion_steps, *columns[1:])]
+        coefficients = (
+            betas * previous.sqrt() / (1.0 - alpha_bar),
+            (1.0 - previous) * (1.0 - betas).sqrt() / (1.0 - alpha_bar),
+            betas * (1.0 - previous) / (1.0 - alpha_bar),
+        )
+        numbers = [column.to(torch.float32).tolist() for column in coefficients]
         steps = diffusion_steps.to(device)
-        rows = list(zip(steps.split(1), *numbers, strict=True))
-        alpha_bar, clean_weight, noised_weight, variance = (c.to(device) for c in columns)
-        return cls(steps, alpha_bar, clean_weight, noised_weight, variance, rows)
+        rows = list(zip(steps.split(1), diffusion_steps.tolist(), *numbers, strict=True))
+        return cls(steps, alpha_bar.to(device, torch.float32), rows)
 
     def respaced(self, num_steps: int) -> "NoiseSchedule":
         """Returns the same process, undone in fewer and longer steps (Nichol & Dhariwal 2021).
