@@ -51,6 +51,10 @@ class Windows:
             their last reward.
         device: Where the data live.
 
+    Attributes:
+        returns: Return-to-go of every window, `(len(self),)`.
+        costs: The same of the cost.
+
     Raises:
         ValueError: No window fits, or the coverage needs a time limit that the dataset lacks.
     """
@@ -89,23 +93,13 @@ class Windows:
             torch.tensor(array[starts], device=device)
             for array in (episodes.rows, last_row, remaining)
         )
-        self._returns, self._costs = (
+        self.returns, self.costs = (
             torch.tensor(array[starts], dtype=torch.float32, device=device)
             for array in (returns, costs)
         )
 
     def __len__(self) -> int:
         return len(self._row)
-
-    @property
-    def returns(self) -> Tensor:
-        """Return-to-go of every window, `(len(self),)`."""
-        return self._returns
-
-    @property
-    def costs(self) -> Tensor:
-        """Cost-to-go of every window, `(len(self),)`."""
-        return self._costs
 
     def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
         """Draws windows uniformly, with replacement."""
@@ -130,8 +124,8 @@ class Windows:
         return Batch(
             trajectories=trajectories * mask,
             mask=mask,
-            returns=self._returns[chosen],
-            costs=self._costs[chosen],
+            returns=self.returns[chosen],
+            costs=self.costs[chosen],
             remaining_steps=remaining,
         )
 
