@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,19 +40,8 @@ AgentType = TypeVar("AgentType", bound=TrebiAgent)
 MAX_SCORES = 10_000  # windows that the cost value is asked about
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """What is fitted after the denoiser's training.
-
-    Attributes:
-        calibration: What the margin is taken from; None without one.
-        about: JSON values to keep with the agent.
-        history: Logged losses.
-    """
-
-    calibration: Calibration | None
-    about: dict[str, Any] = field(default_factory=dict)
-    history: History = field(default_factory=list)
+# What the margin is taken from, or None; JSON values to keep with the agent; logged losses.
+Fitted = tuple[Calibration | None, dict[str, Any], History]
 
 
 @dataclass(frozen=True)
@@ -133,10 +122,10 @@ def fit(
     )
     networks.load_state_dict(trained.state_dict())
     planner = planner_of(networks, schedule, of_device, config, task)
-    fitted = judge_fit.finish(planner, training, episodes, stages)
-    history = [*history, *fitted.history]
-    about = origin(seed, history[-1], episodes.metadata.get("behavior_policy")) | fitted.about
-    parts = (networks, normalizer, config, task, fitted.calibration)
+    calibration, about, later_history = judge_fit.finish(planner, training, episodes, stages)
+    history = [*history, *later_history]
+    about = origin(seed, history[-1], episodes.metadata.get("behavior_policy")) | about
+    parts = (networks, normalizer, config, task, calibration)
     return agent_class(*parts, about=about, device=torch_device), history
 
 
@@ -176,11 +165,11 @@ def _finish_values(
     judge.sampler.networks.rescale(training.return_scale, training.cost_scale)
     held_out = _held_out(config, episodes)
     if not held_out.any():
-        return Fitted(None)
+        return None, {}, []
     unseen, sampler = select_episodes(episodes, held_out), judge.sampler
     device = sampler.schedule.alpha_bar.device
     windows = windows_of(unseen, sampler.normalizer, config, sampler.task, device, 0.0)
-    return Fitted(Calibration(underestimated_values(judge, windows)))
+    return Calibration(underestimated_values(judge, windows)), {}, []
 
 
 @torch.no_grad()
@@ -204,7 +193,7 @@ def _finish_frontier(
     planner: Planner, training: DenoiserTraining, episodes: Episodes, stages: Stages
 ) -> Fitted:
     del training
-    return Fitted(*frontier.fit_frontier(planner, episodes, stages))
+    return frontier.fit_frontier(planner, episodes, stages)
 
 
 JUDGE_FITS: dict[Any, JudgeFit] = {
