@@ -6,6 +6,7 @@ Walker2d back its right foot's friction of 0.9) and in one thing that cannot: v2
 bonus on the step of a fall, too.
 """
 
+from functools import partial
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -46,21 +47,6 @@ class Walker2d(MujocoTask, Walker2dEnv):
     followed = True
 
 
-def make_half_cheetah(render_mode: str | None = None, **kwargs: Any) -> gym.Env[Any, Any]:
-    """Builds `safe/HalfCheetah-v0`; see `judge_speed` for `cost`, `speed_limit` and the rest."""
-    return judge_speed(HalfCheetah, render_mode, **kwargs)
-
-
-def make_hopper(render_mode: str | None = None, **kwargs: Any) -> gym.Env[Any, Any]:
-    """Builds `safe/Hopper-v0`; see `judge_speed` for `cost`, `speed_limit` and the rest."""
-    return judge_speed(Hopper, render_mode, **kwargs)
-
-
-def make_walker2d(render_mode: str | None = None, **kwargs: Any) -> gym.Env[Any, Any]:
-    """Builds `safe/Walker2d-v0`; see `judge_speed` for `cost`, `speed_limit` and the rest."""
-    return judge_speed(Walker2d, render_mode, **kwargs)
-
-
 def judge_speed(
     robot: type[HalfCheetah | Hopper | Walker2d],
     render_mode: str | None = None,
@@ -99,3 +85,8 @@ def judge_speed(
     limit = SPEED_LIMITS[robot.__name__] if speed_limit is None else speed_limit
     env = SpeedLimit(env, limit, observe=observe_speed_limit)
     return CostSignal(env, "safe_envs.costs:speed_limit_cost")
+
+
+make_half_cheetah = partial(judge_speed, HalfCheetah)
+make_hopper = partial(judge_speed, Hopper)
+make_walker2d = partial(judge_speed, Walker2d)
