@@ -4,8 +4,10 @@ A checkpoint is one safetensors file. Its tensors are named `group/name`; its me
 JSON document that says what made it, and a digest of both. No pickle.
 """
 
+import csv
 import hashlib
 import importlib.metadata
+import io
 import json
 import os
 import platform
@@ -13,7 +15,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -57,6 +59,16 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Writes a text file atomically."""
     write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def csv_of(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Returns rows as CSV; columns are in the order in which the rows first name them."""
+    text = io.StringIO()
+    names = dict.fromkeys(name for row in rows for name in row)
+    writer = csv.DictWriter(text, list(names), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def save_checkpoint(

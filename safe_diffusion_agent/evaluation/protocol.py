@@ -3,11 +3,9 @@
 All episodes of all budgets advance together, so that every environment step costs one batched plan.
 """
 
-import csv
-import io
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -240,12 +238,3 @@ def summarize(results: Sequence[EpisodeResult]) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def to_csv(results: Sequence[EpisodeResult]) -> str:
-    """Returns the results as a table, one episode per line."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(EpisodeResult)])
-    writer.writeheader()
-    writer.writerows(asdict(result) for result in results)
-    return text.getvalue()

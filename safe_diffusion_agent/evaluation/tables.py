@@ -1,7 +1,6 @@
 """Tables that compare methods: evaluated episodes in, tidy rows out."""
 
 import csv
-import io
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -17,6 +16,7 @@ from safe_diffusion_agent.evaluation.statistics import (
     stratified_bootstrap,
     wilson_interval,
 )
+from safe_diffusion_agent.storage import csv_of
 
 TAIL = 0.05  # of the CVaR: the worst twentieth of the episodes
 Row = dict[str, Any]
@@ -40,7 +40,7 @@ class Evaluated:
 
 
 def read_episodes(path: Path) -> list[EpisodeResult]:
-    """Reads what `protocol.to_csv` wrote."""
+    """Reads the episodes that `stages.evaluate` wrote."""
     parse: dict[Any, Callable[[str], Any]] = {float: float, int: int, bool: "True".__eq__}
     with path.open(newline="") as file:
         return [
@@ -50,14 +50,10 @@ def read_episodes(path: Path) -> list[EpisodeResult]:
 
 
 def to_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Returns the CSV of rows that have the same keys; numbers with six digits."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        values = row.items()
-        writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in values})
-    return text.getvalue()
+    """Returns rows as CSV; numbers with six digits."""
+    return csv_of(
+        [{key: f"{v:.6g}" if isinstance(v, float) else v for key, v in row.items()} for row in rows]
+    )
 
 
 def read_table(path: Path) -> list[Row]:

@@ -4,8 +4,6 @@ Every stage is a function of its arguments and files: one that is done is not do
 was interrupted continues.
 """
 
-import csv
-import io
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -28,11 +26,10 @@ from safe_diffusion_agent.evaluation.protocol import (
     EvaluationConfig,
     evaluate_agent,
     summarize,
-    to_csv,
 )
 from safe_diffusion_agent.methods.table import load_agent, method_of
 from safe_diffusion_agent.settings import difference
-from safe_diffusion_agent.storage import FILE_NAME, provenance, write_text
+from safe_diffusion_agent.storage import FILE_NAME, csv_of, provenance, write_text
 from safe_envs import TASKS
 
 Progress = Callable[..., None]
@@ -131,12 +128,7 @@ def _identity(method: str, config: Any, task: Task, seed: int) -> dict[str, Any]
 def _write_losses(history: list[dict[str, float]], folder: Path) -> None:
     from safe_diffusion_agent.evaluation.figures import draw_losses
 
-    table = io.StringIO()
-    names = dict.fromkeys(name for row in history for name in row)
-    writer = csv.DictWriter(table, list(names))
-    writer.writeheader()
-    writer.writerows(history)
-    write_text(folder / "losses.csv", table.getvalue())
+    write_text(folder / "losses.csv", csv_of(history))
     draw_losses(history, folder / "losses.png")
 
 
@@ -183,7 +175,7 @@ def evaluate(
         **inputs,
         "provenance": provenance(),
     }
-    write_text(folder / "episodes.csv", to_csv(results))
+    write_text(folder / "episodes.csv", csv_of([asdict(result) for result in results]))
     if not config.random_ratios:
         _draw(results, document, folder / "evaluation.png")
     write_text(folder / "results.json", json.dumps(document, indent=2) + "\n")

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from safe_diffusion_agent.errors import CheckpointError
 from safe_diffusion_agent.storage import (
     checkpoint_kind,
+    csv_of,
     load_checkpoint,
     provenance,
     save_checkpoint,
@@ -133,3 +134,7 @@ def test_a_checkout_that_is_not_installed_has_a_provenance(monkeypatch):
 
     monkeypatch.setattr(importlib.metadata, "version", version)
     assert provenance()["versions"]["safe-diffusion-agent"] is None
+
+
+def test_rows_name_the_columns_and_may_lack_some():
+    assert csv_of([{"a": 1, "b": "x, y"}, {"a": 2.5, "c": True}]) == 'a,b,c\n1,"x, y",\n2.5,,True\n'

@@ -1,5 +1,3 @@
-import csv
-import io
 import math
 
 import gymnasium as gym
@@ -11,7 +9,6 @@ from safe_diffusion_agent.evaluation.protocol import (
     EvaluationConfig,
     evaluate_policy,
     summarize,
-    to_csv,
 )
 from safe_diffusion_agent.evaluation.rollout import rollout, start_seed
 from safe_envs import BudgetObservation
@@ -114,13 +111,6 @@ def test_summary_by_hand():
     assert row["mean_return"] == 2.0
     rows = summarize(made_up([1.0], 0.8) + made_up([2.0, 3.0], 0.2))
     assert [(row["ratio"], row["num_episodes"]) for row in rows] == [(0.2, 2), (0.8, 1)]
-
-
-def test_table_has_one_line_per_episode():
-    results = made_up([2.0, 4.0])
-    rows = list(csv.DictReader(io.StringIO(to_csv(results))))
-    assert [float(row["cost"]) for row in rows] == [2.0, 4.0]
-    assert [row["over_budget"] for row in rows] == ["False", "False"]
 
 
 @pytest.mark.parametrize("arguments", [{"ratios": ()}, {"ratios": (0.0,)}, {"num_episodes": 0}])

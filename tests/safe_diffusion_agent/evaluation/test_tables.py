@@ -1,9 +1,11 @@
 """Tables of a comparison, against hand-made episodes."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 
-from safe_diffusion_agent.evaluation.protocol import EpisodeResult, to_csv
+from safe_diffusion_agent.evaluation.protocol import EpisodeResult
 from safe_diffusion_agent.evaluation.tables import (
     Evaluated,
     overall,
@@ -11,6 +13,7 @@ from safe_diffusion_agent.evaluation.tables import (
     summary,
     tidy,
 )
+from safe_diffusion_agent.storage import csv_of
 
 
 def episode(ratio, cost, episode_return=1.0, budget=10.0) -> EpisodeResult:
@@ -23,7 +26,7 @@ def episode(ratio, cost, episode_return=1.0, budget=10.0) -> EpisodeResult:
 
 def test_episodes_survive_their_csv(tmp_path):
     episodes = [episode(0.2, 3.25), episode(1.0, 12.0, -1.5)]
-    (tmp_path / "episodes.csv").write_text(to_csv(episodes))
+    (tmp_path / "episodes.csv").write_text(csv_of([asdict(e) for e in episodes]))
     assert read_episodes(tmp_path / "episodes.csv") == episodes
 
 
