@@ -46,75 +46,8 @@ def write_figure(figure: Figure, path: Path) -> None:
         )
 
 
-def draw_evaluation(
-    results: Sequence[EpisodeResult],
-    path: Path,
-    *,
-    title: str,
-    behavior_policy: Mapping[str, Any] | None = None,
-    optimum: npt.NDArray[np.float64] | None = None,
-) -> None:
-    """Draws boxes and whiskers of normalized cost and return per budget (Lin et al. 2023, Fig. 1).
-
-    Args:
-        results: Evaluated episodes.
-        path: Picture to write (`.png` or `.svg`).
-        title: Title of the picture.
-        behavior_policy: `mean_return` and `name` of the policy to compare with.
-        optimum: The most return that each budget allows, ascending, where it is known.
-    """
-    ratios = sorted({result.ratio for result in results})
-    groups = [[result for result in results if result.ratio == ratio] for ratio in ratios]
-    figure = Figure(figsize=(6.0, 6.0))
-    top, bottom = figure.subplots(2, 1, sharex=True)
-    for axes, values in (
-        (top, [[result.normalized_cost for result in group] for group in groups]),
-        (bottom, [[result.episode_return for result in group] for group in groups]),
-    ):
-        axes.boxplot(
-            values,
-            tick_labels=[f"{ratio:g}" for ratio in ratios],
-            whis=1.5,
-            widths=0.55,
-            showmeans=True,
-            patch_artist=True,
-            boxprops={"facecolor": "#dbe7f5", "edgecolor": BLUE},
-            whiskerprops={"color": BLUE},
-            capprops={"color": BLUE},
-            medianprops={"color": BLUE, "linewidth": 2},
-            meanprops={"marker": "o", "markerfacecolor": "black", "markeredgecolor": "black"},
-            flierprops={"marker": ".", "markeredgecolor": GRAY},
-        )
-        axes.spines[["top", "right"]].set_visible(False)
-    top.axhline(1.0, color=RED, linestyle="--", linewidth=1.2)
-    top.text(0.52, 1.02, "budget", color=RED, fontsize=9)
-    top.set_ylim(bottom=0.0, top=max(1.15, top.get_ylim()[1]))
-    top.set_ylabel("episode cost / budget")
-    top.set_title(title)
-    _draw_reference_returns(bottom, behavior_policy, optimum)
-    bottom.set_ylabel("return")
-    bottom.set_xlabel("budget / maximum budget")
-    write_figure(figure, path)
-
-
-def _draw_reference_returns(
-    axes: Any,
-    behavior_policy: Mapping[str, Any] | None,
-    optimum: npt.NDArray[np.float64] | None,
-) -> None:
-    """The behavior policy's return as a line, and the optimum as a mark for each budget."""
-    if behavior_policy is not None:
-        mean_return = behavior_policy["mean_return"]
-        axes.axhline(mean_return, color=GRAY, linestyle="--", linewidth=1.2)
-        axes.text(0.52, mean_return, behavior_policy["name"], color=GRAY, fontsize=9, va="bottom")
-    if optimum is not None:
-        positions = np.arange(1, len(optimum) + 1)
-        axes.plot(positions, optimum, color="black", marker="_", markersize=22, linewidth=0.0)
-        axes.text(len(optimum) + 0.3, optimum[-1], "optimum", fontsize=9)
-
-
 def draw_comparison(
-    panels: Sequence[ComparisonPanel], path: Path, *, title: str, random_ratios: bool = False
+    panels: Sequence[ComparisonPanel], path: Path, *, title: str = "", random_ratios: bool = False
 ) -> None:
     """Draws methods side by side, a column per task (Lin et al. 2023, Fig. 1 to 3, 5, 6; 8 to 11).
 
@@ -135,7 +68,8 @@ def draw_comparison(
         top.axhline(1.0, color=RED, linestyle="--", linewidth=1.2)
         if random_ratios:  # next to no budget is exceeded by hundreds of times
             top.set_yscale("symlog", linthresh=2.0)
-        top.set_ylim(bottom=0.0)
+        top.set_ylim(0.0, max(1.15, top.get_ylim()[1]))
+        top.text(0.0, 1.0, " budget", transform=top.get_yaxis_transform(), color=RED, va="bottom")
         top.set_title(panel.name)
         bottom.set_xlabel("budget / maximum budget")
         for (name, value), style in zip(panel.lines.items(), cycle(("--", ":", "-.", (0, (6, 1))))):

@@ -1,6 +1,7 @@
 """The most return that any policy can have within a budget, for tasks where that is known."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,3 +27,17 @@ def best_returns(env_id: str, budgets: npt.ArrayLike) -> npt.NDArray[np.float64]
     costs, returns = np.array(document["hull"]).T
     best: npt.NDArray[np.float64] = np.interp(np.asarray(budgets, np.float64), costs, returns)
     return best
+
+
+def best_by_ratio(
+    env_id: str, ratios: Sequence[float], budgets: Sequence[float]
+) -> dict[float, float]:
+    """Returns ratio -> most return within its budget; empty where that is not known.
+
+    Args:
+        env_id: A task of `safe_envs`, with its default options.
+        ratios: `(n,)`, shares of the maximum budget.
+        budgets: `(n,)`, the same in cost units.
+    """
+    best = best_returns(env_id, budgets)
+    return {} if best is None else dict(zip(ratios, best.tolist(), strict=True))

@@ -20,7 +20,7 @@ from safe_diffusion_agent.data.reading import load_episodes
 from safe_diffusion_agent.episodes import CostFunction, Task
 from safe_diffusion_agent.errors import CheckpointError
 from safe_diffusion_agent.evaluation.action_log import ActionLog
-from safe_diffusion_agent.evaluation.optimum import best_returns
+from safe_diffusion_agent.evaluation.optimum import best_by_ratio
 from safe_diffusion_agent.evaluation.protocol import (
     EpisodeResult,
     EvaluationConfig,
@@ -200,17 +200,17 @@ def stored_results(
 
 
 def _draw(results: list[EpisodeResult], document: dict[str, Any], path: Path) -> None:
-    from safe_diffusion_agent.evaluation.figures import draw_evaluation
+    from safe_diffusion_agent.evaluation.figures import ComparisonPanel, draw_comparison
 
-    env_id, agent = document["task"], document["agent"]
-    draw_evaluation(
-        results,
-        path,
-        title=f"{env_id}, {agent['method']}, preset {agent['config']['preset']}, "
-        f"{document['evaluation']['num_episodes']} episodes per budget",
-        behavior_policy=document["behavior_policy"],
-        optimum=best_returns(env_id, [row["budget"] for row in document["budgets"]]),
+    env_id, agent, behavior = (document[key] for key in ("task", "agent", "behavior_policy"))
+    ratios, budgets = zip(*((row["ratio"], row["budget"]) for row in document["budgets"]))
+    panel = ComparisonPanel(
+        name=f"{env_id}, {document['evaluation']['num_episodes']} episodes per budget",
+        episodes={f"{agent['method']}, preset {agent['config']['preset']}": results},
+        lines={behavior["name"]: behavior["mean_return"]} if behavior else {},
+        optimum=best_by_ratio(env_id, ratios, budgets),
     )
+    draw_comparison([panel], path)
 
 
 def _inputs(agent: Agent, env_id: str | None, config: EvaluationConfig) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from safe_diffusion_agent.data.reading import load_episodes
 from safe_diffusion_agent.evaluation import tables
-from safe_diffusion_agent.evaluation.optimum import best_returns
+from safe_diffusion_agent.evaluation.optimum import best_by_ratio
 from safe_diffusion_agent.evaluation.protocol import RATIOS, EpisodeResult
 from safe_diffusion_agent.evaluation.tables import Evaluated
 from safe_diffusion_agent.experiments.rows import Row, RowRun
@@ -99,18 +99,12 @@ def _panel(finished: Sequence[tuple[Row, Evaluated, dict[str, Any]]]) -> dict[st
             lines["the data's policy"] = document["behavior_policy"]["mean_return"]
         if METHODS[row.method].constrained:
             episodes.setdefault(row.label, []).extend(run.episodes)
-            optimum |= _optimum(row.dataset.env_id, run.episodes)
+            ratios, budgets = zip(*((e.ratio, e.budget) for e in run.episodes), strict=True)
+            optimum |= best_by_ratio(row.dataset.env_id, ratios, budgets)
         else:
             returns = [episode.episode_return for episode in run.episodes]
             lines.setdefault(row.label, sum(returns) / len(returns))
     return {"episodes": episodes, "lines": lines, "optimum": optimum}
-
-
-def _optimum(env_id: str, episodes: Sequence[EpisodeResult]) -> dict[float, float]:
-    """Ratio -> most return within its budget; empty where it is not known."""
-    best = best_returns(env_id, [episode.budget for episode in episodes])
-    ratios = [episode.ratio for episode in episodes]
-    return {} if best is None else dict(zip(ratios, best.tolist(), strict=True))
 
 
 def _about_datasets(runs: Sequence[RowRun]) -> dict[str, dict[str, Any]]:
