@@ -67,12 +67,18 @@ def _is_constrained(label: str) -> bool:
     return method not in METHODS or METHODS[method].constrained
 
 
-def _by_budget(folder: Path, lines: Sequence[Line]) -> str:
-    """Methods by budgets, one task; last, over all budgets."""
+def _constrained(lines: Sequence[Line]) -> dict[str, dict[float, Line]]:
+    """Method -> ratio -> its line, of the methods that keep a budget."""
     methods: dict[str, dict[float, Line]] = {}
     for line in lines:
         if _is_constrained(line["method"]):
             methods.setdefault(line["method"], {})[line["ratio"]] = line
+    return methods
+
+
+def _by_budget(folder: Path, lines: Sequence[Line]) -> str:
+    """Methods by budgets, one task; last, over all budgets."""
+    methods = _constrained(lines)
     if not methods:
         return ""
     ratios = sorted({ratio for of_method in methods.values() for ratio in of_method})
@@ -142,10 +148,7 @@ def _unconstrained(lines: Sequence[Line]) -> str:
 
 def _duels(lines: Sequence[Line]) -> str:
     """TREBI's presets against each rival: at how many budgets is it safer, and at what return?"""
-    methods: dict[str, dict[float, Line]] = {}
-    for line in lines:
-        if _is_constrained(line["method"]):
-            methods.setdefault(line["method"], {})[line["ratio"]] = line
+    methods = _constrained(lines)
     ours = [name for name in methods if name.startswith("trebi")]
     rivals = [name for name in methods if name not in ours]
     if not ours or not rivals:
