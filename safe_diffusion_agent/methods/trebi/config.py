@@ -136,10 +136,8 @@ class TrainingConfig:
         check_choices(self)
         for name in ("num_steps", "batch_size", "accumulate", "ema_interval"):
             check(getattr(self, name) >= 1, f"{name} should be positive", getattr(self, name))
-        check(self.learning_rate > 0, "learning_rate should be positive", self.learning_rate)
-        for name in ("decay_from", "clean_share", "ema_decay", "calibration_share"):
-            value = getattr(self, name)
-            check(0.0 <= value <= 1.0, f"{name} should be in [0, 1]", value)
+        check_positive(self, ("learning_rate",))
+        check_shares(self, ("decay_from", "clean_share", "ema_decay", "calibration_share"))
 
 
 @dataclass(frozen=True, kw_only=True)
