@@ -1,7 +1,6 @@
 """Trains the networks of a baseline, for one budget after the other where each has its own."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -95,6 +94,7 @@ def fit(
         training = new_networks(partial(_training, agent_class, of_part, task), seed)
         training = training.to(torch_device)
         training.transitions = transitions
+        identity = {"config": asdict(of_part), "task": asdict(task), "seed": seed}
         networks, history = optimize(
             training,
             OptimizationConfig(
@@ -103,7 +103,7 @@ def fit(
             ),
             generator=torch.Generator(torch_device).manual_seed(seed),
             state_path=path,
-            identity=_identity(agent_class.method, of_part, task, seed),
+            identity={"method": agent_class.method, **identity},
             save_interval=save_interval,
             progress=_part_progress(progress, index, len(parts)),
         )
@@ -133,10 +133,6 @@ def _training(agent_class: Any, config: Any, task: Task) -> BaselineTraining:
         agent_class.build(config, task), config, task
     )
     return training
-
-
-def _identity(method: str, config: Any, task: Task, seed: int) -> Mapping[str, Any]:
-    return {"method": method, "config": asdict(config), "task": asdict(task), "seed": seed}
 
 
 def _means(histories: list[History]) -> History:
