@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 PACKAGE = str(Path(__file__).parent) + os.sep
 
@@ -33,9 +34,9 @@ class UnknownNameError(ValueError):
         known: The names there are.
     """
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]):
+    def __init__(self, kind: str, name: Any, known: Iterable[str]):
         names = sorted(known)
-        nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
+        nearest = difflib.get_close_matches(str(name), names, n=1, cutoff=0.0)
         hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
         super().__init__(f"There is no {kind} {name!r}.{hint} Known: {', '.join(names) or 'none'}.")
 

@@ -4,14 +4,19 @@ A group is a field that is a dataclass itself. The names of all settings of one 
 that a setting can be changed by its name alone, wherever it is.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import field, fields, is_dataclass, replace
+from numbers import Real
+from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from safe_diffusion_agent.errors import UnknownNameError
 
 Config = TypeVar("Config")
 Value = TypeVar("Value")
+
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", NoneType: "none"}
 
 
 def check(condition: bool, requirement: str, received: Any) -> None:
@@ -42,6 +47,49 @@ def check_choices(config: Any) -> None:
             raise UnknownNameError(name, value, get_args(hint))
 
 
+def typed(name: str, hint: Any, value: Any) -> Any:
+    """Returns the value of a setting as the type that it is declared with.
+
+    A whole number may be written as a float, a float as a whole number, and a tuple as a list.
+
+    Args:
+        name: Of the setting.
+        hint: Its type: of `KINDS`, a `Literal`, a tuple of any length, or a union of these.
+        value: What is given.
+
+    Raises:
+        UnknownNameError: It is none of the few values that there are.
+        ValueError: It is of another type.
+    """
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise UnknownNameError(name, value, get_args(hint))
+        return value
+    if get_origin(hint) is tuple and isinstance(value, tuple | list):
+        return tuple(typed(f"each of {name}", get_args(hint)[0], item) for item in value)
+    kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    if value is None and NoneType in kinds:
+        return None
+    if isinstance(value, bool):
+        if bool in kinds:
+            return value
+    elif isinstance(value, Real) and not math.isnan(value):
+        number = float(value)
+        if int in kinds and number.is_integer():
+            return int(number)
+        if float in kinds:
+            return number
+    raise ValueError(f"{name} should be {_in_words(hint)}. Received {value!r}.")
+
+
+def _in_words(hint: Any) -> str:
+    if isinstance(hint, UnionType):
+        return " or ".join(map(_in_words, get_args(hint)))
+    if get_origin(hint) is tuple:
+        return f"a list like [...], each {_in_words(get_args(hint)[0])}"
+    return KINDS[hint]
+
+
 def only(default: Value, **where: Any) -> Value:
     """Declares a setting that has an effect only where other settings have the given values.
 
@@ -68,14 +116,17 @@ def change(config: Config, settings: Mapping[str, Any]) -> Config:
 
     Raises:
         UnknownNameError: There is no such setting.
-        ValueError: A value is out of range.
+        ValueError: A value is out of range, or of another type.
     """
     group_of = group_of_setting(type(config))
     changes: dict[str | None, dict[str, Any]] = {}
     for name, value in settings.items():
         if name not in group_of:
             raise UnknownNameError("setting", name, group_of)
-        changes.setdefault(group_of[name], {})[name] = value
+        group = group_of[name]
+        holder = config if group is None else getattr(config, group)
+        hint = get_type_hints(type(holder))[name]
+        changes.setdefault(group, {})[name] = typed(name, hint, value)
     own = changes.pop(None, {})
     of_groups = {
         str(group): replace(getattr(config, str(group)), **values)
@@ -89,7 +140,7 @@ def override(config: Config, settings: Mapping[str, Any]) -> Config:
 
     Raises:
         UnknownNameError: There is no such setting.
-        ValueError: A value is out of range, or a setting would have no effect.
+        ValueError: A value is out of range, or of another type, or would have no effect.
     """
     changed = change(config, settings)
     group_of = group_of_setting(type(config))

@@ -28,8 +28,11 @@ Jobs = Annotated[int, typer.Option(help="Processes side by side, where there are
 NumEpisodes = Annotated[int, typer.Option("--episodes", help="Episodes per budget.")]
 
 
+WORDS = {"true": True, "false": False, "none": None, "null": None}  # as Python and JSON have them
+
+
 def parse_settings(settings: list[str] | None) -> dict[str, Any]:
-    """Returns `key=value` pairs as a mapping; values are JSON, or else strings."""
+    """Returns `key=value` pairs as a mapping; values are `WORDS`, JSON, or else strings."""
     parsed: dict[str, Any] = {}
     for setting in settings or []:
         key, separator, text = setting.partition("=")
@@ -38,7 +41,7 @@ def parse_settings(settings: list[str] | None) -> dict[str, Any]:
         try:
             value = json.loads(text)
         except json.JSONDecodeError:
-            value = text
+            value = WORDS.get(text.lower(), text)
         parsed[key] = tuple(value) if isinstance(value, list) else value
     return parsed
 
