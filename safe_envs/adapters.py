@@ -39,7 +39,7 @@ class ToSafetyGymnasium(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         """Steps the environment.
 
         Raises:
-            KeyError: The environment reports no cost.
+            ValueError: The environment reports no cost.
         """
         observation, reward, terminated, truncated, info = self.env.step(action)
         return observation, reward, float(cost_of(info)), terminated, truncated, info

@@ -204,7 +204,7 @@ class BudgetObservation(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         """Steps the environment and charges `info["cost"]` to the budget.
 
         Raises:
-            KeyError: The environment reports no cost.
+            ValueError: The environment reports no cost.
         """
         observation, reward, terminated, truncated, info = self.env.step(action)
         self._remaining_budget = next_remaining_budget(

@@ -83,8 +83,8 @@ def cost_of(info: Mapping[str, Any]) -> Any:
     """Returns `info["cost"]` of a step, for wrappers that need it.
 
     Raises:
-        KeyError: There is none; the message says what adds it.
+        ValueError: There is none; the message says what adds it.
     """
     if "cost" not in info:
-        raise KeyError('The environment reports no info["cost"]: wrap it in CostSignal first.')
+        raise ValueError('The environment reports no info["cost"]: wrap it in CostSignal first.')
     return info["cost"]

@@ -53,7 +53,7 @@ class RecordEpisodeCost(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         """Steps the environment; the last step's info has the statistics.
 
         Raises:
-            KeyError: The environment reports no cost.
+            ValueError: The environment reports no cost.
         """
         observation, reward, terminated, truncated, info = self.env.step(action)
         self._cost += cost_of(info)
@@ -101,7 +101,7 @@ class VectorRecordEpisodeCost(VectorWrapper[Any, Any, Any, Any, Any]):
         """Steps every environment; a step that only resets is not counted.
 
         Raises:
-            KeyError: The environments report no cost.
+            ValueError: The environments report no cost.
         """
         observation, reward, terminated, truncated, info = self.env.step(actions)
         done = np.logical_or(terminated, truncated)

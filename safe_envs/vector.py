@@ -139,7 +139,7 @@ class VectorBudgetObservation(VectorWrapper[Any, Any, Any, Any, Any]):
         """Steps every environment and charges each its own cost.
 
         Raises:
-            KeyError: The environments report no cost.
+            ValueError: The environments report no cost.
         """
         observation, reward, terminated, truncated, info = self.env.step(actions)
         done = np.logical_or(terminated, truncated)

@@ -79,17 +79,17 @@ def rollout(
         **env_kwargs: Passed to `gym.make_vec`.
 
     Raises:
-        ValueError: The task has no time limit.
+        ValueError: The task has no time limit, or reports no cost.
     """
     starts = np.asarray(budgets, np.float64)
     worlds = gym.make_vec(env_id, num_envs=len(starts), vectorization_mode="sync", **env_kwargs)
-    envs = VectorBudgetObservation(worlds, starts, cost_discount=cost_discount)
-    total = envs.spec and envs.spec.max_episode_steps
-    if not total:
-        raise ValueError(f"{env_id} has no time limit: give max_episode_steps.")
     rewards, costs, left = [], [], []
     active, num_steps = np.ones(len(starts), np.bool_), np.zeros(len(starts), np.int64)
     try:
+        envs = VectorBudgetObservation(worlds, starts, cost_discount=cost_discount)
+        total = envs.spec and envs.spec.max_episode_steps
+        if not total:
+            raise ValueError(f"{env_id} has no time limit: give max_episode_steps.")
         obs, info = envs.reset(seed=list(seeds))
         for step in range(total):
             if budget_changes and step in budget_changes:
@@ -111,7 +111,7 @@ def rollout(
             if not active.any():
                 break
     finally:
-        envs.close()
+        worlds.close()
     return Rollout(np.stack(rewards), np.stack(costs), np.stack(left), num_steps)
 
 

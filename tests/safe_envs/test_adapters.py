@@ -85,5 +85,5 @@ def test_mistakes_are_named():
         env.step(np.array([1.0], np.float32))
     env = ToSafetyGymnasium(gym.make("Pendulum-v1"))
     env.reset(seed=0)
-    with pytest.raises(KeyError, match="CostSignal"):
+    with pytest.raises(ValueError, match="CostSignal"):
         env.step(env.action_space.sample())

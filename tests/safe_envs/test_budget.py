@@ -123,7 +123,7 @@ def test_other_misuse_is_refused_with_what_to_do():
     assert env.remaining_budget == 1.0
     no_cost = BudgetObservation(gym.make("Pendulum-v1"), budget=1.0)
     no_cost.reset(seed=0)
-    with pytest.raises(KeyError, match="CostSignal"):
+    with pytest.raises(ValueError, match="CostSignal"):
         no_cost.step(no_cost.action_space.sample())
     with pytest.raises(ValueError, match="cost_discount"):
         BudgetObservation(CostlyEnv(), 1.0, cost_discount=0.0)

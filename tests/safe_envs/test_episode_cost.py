@@ -47,7 +47,7 @@ def test_gymnasiums_recorder_can_be_outside_under_another_key():
 def test_without_a_cost_it_says_what_adds_one():
     env = RecordEpisodeCost(gym.make("Pendulum-v1"))
     env.reset(seed=0)
-    with pytest.raises(KeyError, match="CostSignal"):
+    with pytest.raises(ValueError, match="CostSignal"):
         env.step(env.action_space.sample())
 
 
