@@ -54,6 +54,10 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         if not self.ratios or not all(ratio > 0 for ratio in self.ratios):
             raise ValueError(f"ratios should be positive numbers. Received {self.ratios}.")
+        if len(set(self.ratios)) < len(self.ratios):
+            raise ValueError(
+                f"ratios should be different: each has the same episodes. Received {self.ratios}."
+            )
         if self.max_budget is not None and not 0.0 < self.max_budget < math.inf:
             raise ValueError(
                 "max_budget should be positive and finite, as budgets are shares of it. "
@@ -105,17 +109,19 @@ def evaluate_policy(
     config: EvaluationConfig,
     *,
     cost_discount: float | None = None,
+    judged_by: float | None = None,
     budget_scale: float = 1.0,
     progress: Progress | None = None,
     log: ActionLog | None = None,
 ) -> list[EpisodeResult]:
-    """Evaluates a policy under several budgets; episodes are judged by the task's own gamma_c.
+    """Evaluates a policy under several budgets.
 
     Args:
         policy: `policy(obs, remaining_budget, remaining_steps)`, batched.
         env_id: A task of `safe_envs`; its maximum budget counts where the config has none.
         config: What to evaluate.
         cost_discount: gamma_c of the budgets that the policy is told. None: the task's.
+        judged_by: gamma_c of the budgets that its episodes are judged by. None: the task's.
         budget_scale: Factor on the budgets that it is told, not on those that it is judged by.
         progress: Called as `progress(done, total)` with steps.
         log: What an interrupted evaluation continues from.
@@ -125,6 +131,8 @@ def evaluate_policy(
     """
     ratios, episodes = config.episodes
     budgets = ratios * (config.max_budget or task_spec(env_id).max_budget)
+    if judged_by is None:
+        judged_by = task_spec(env_id).cost_discount
     run = rollout(
         policy,
         env_id,
@@ -134,7 +142,7 @@ def evaluate_policy(
         log=log,
         progress=progress,
     )
-    costs = discounted_sum(run.costs, task_spec(env_id).cost_discount)
+    costs = discounted_sum(run.costs, judged_by)
     tolerance = 1e-9 * np.maximum(budgets, 1.0)
     return [
         EpisodeResult(
@@ -166,8 +174,9 @@ def evaluate_agent(
     (`Agent.for_budget`). Random numbers come from the evaluation's seed.
 
     Args:
-        agent: The agent; its task's maximum budget counts where the config has none.
-        env_id: A task of `safe_envs`.
+        agent: The agent. Its task's gamma_c judges, and its task's maximum budget counts where the
+            config has none.
+        env_id: Any environment that reports costs and has a time limit.
         config: What to evaluate.
         progress: Called as `progress(done, total)` with steps.
         log: What an interrupted evaluation continues from.
@@ -195,6 +204,7 @@ def evaluate_agent(
             env_id,
             its_config,
             cost_discount=one.cost_discount,
+            judged_by=agent.task.cost_discount,
             budget_scale=one.budget_scale,
             progress=progress,
             log=log,

@@ -19,7 +19,7 @@ class Chance:
     """An agent whose plans are three random actions, moved by the observation and the budget."""
 
     method, cost_discount, budget_scale = "chance", None, 1.0
-    task = SimpleNamespace(max_budget=60.0)
+    task = SimpleNamespace(max_budget=60.0, cost_discount=1.0)
 
     def __init__(self, stop_at=None, own_agents=False):
         self.num_plans, self.stop_at = SimpleNamespace(value=0), stop_at

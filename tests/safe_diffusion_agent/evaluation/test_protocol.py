@@ -1,4 +1,6 @@
+import copy
 import math
+from dataclasses import replace
 
 import gymnasium as gym
 import numpy as np
@@ -7,11 +9,12 @@ import pytest
 from safe_diffusion_agent.evaluation.protocol import (
     EpisodeResult,
     EvaluationConfig,
+    evaluate_agent,
     evaluate_policy,
     summarize,
 )
 from safe_diffusion_agent.evaluation.rollout import rollout, start_seed
-from safe_envs import BudgetObservation
+from safe_envs import BudgetObservation, CostSignal
 
 
 def swinging(obs, remaining_budget, remaining_steps):
@@ -113,7 +116,61 @@ def test_summary_by_hand():
     assert [(row["ratio"], row["num_episodes"]) for row in rows] == [(0.2, 2), (0.8, 1)]
 
 
-@pytest.mark.parametrize("arguments", [{"ratios": ()}, {"ratios": (0.0,)}, {"num_episodes": 0}])
+class Watched(gym.Wrapper):
+    """Says when it is closed."""
+
+    num_open = 0
+
+    def __init__(self, env):
+        super().__init__(env)
+        Watched.num_open += 1
+
+    def close(self):
+        Watched.num_open -= 1
+        super().close()
+
+
+def make_effort():
+    env = gym.make("Pendulum-v1").unwrapped
+    return Watched(CostSignal(env, lambda obs, action, *_: float(abs(action[0]))))
+
+
+gym.register("tests/Effort-v0", make_effort, max_episode_steps=20)
+gym.register("tests/Endless-v0", make_effort)
+gym.register("tests/Costless-v0", lambda: Watched(gym.make("Pendulum-v1")), max_episode_steps=20)
+
+
+def test_an_agent_is_judged_by_its_own_task_in_any_environment(tiny_agent):
+    agent = copy.copy(tiny_agent)
+    agent.task = replace(agent.task, cost_discount=0.5, max_budget=4.0)
+    config = EvaluationConfig(ratios=(0.5,), num_episodes=2)
+    results = evaluate_agent(agent, "tests/Effort-v0", config)
+    generator, seeds = agent.new_generator(0), [start_seed(0, k) for k in range(2)]
+    run = rollout(
+        lambda *state: agent.act(*state, generator=generator),
+        "tests/Effort-v0", [2.0, 2.0], seeds, cost_discount=0.5,
+    )  # fmt: skip
+    assert run.costs.sum() > 0.0
+    for result, costs in zip(results, run.costs.T, strict=True):
+        assert result.num_steps == 20 and result.budget == 2.0
+        assert result.cost == pytest.approx(sum(0.5**t * cost for t, cost in enumerate(costs)))
+
+
+@pytest.mark.parametrize(
+    ("env_id", "message"), [("Endless", "no time limit"), ("Costless", r'no info\["cost"\]')]
+)
+def test_environments_are_closed_where_a_rollout_is_refused(env_id, message):
+    Watched.num_open = 0
+    with pytest.raises(ValueError, match=message):
+        rollout(swinging, f"tests/{env_id}-v0", [1.0, 2.0], [0, 1])
+    assert Watched.num_open == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"ratios": ()}, {"ratios": (0.0,)}, {"ratios": (0.5, 1.0, 0.5)}, {"num_episodes": 0},
+     {"max_budget": 0.0}, {"max_budget": math.inf}],
+)  # fmt: skip
 def test_impossible_evaluations_are_refused(arguments):
     with pytest.raises(ValueError, match="should be"):
         EvaluationConfig(**arguments)
