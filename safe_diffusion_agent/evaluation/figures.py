@@ -68,7 +68,9 @@ def draw_comparison(
         top.axhline(1.0, color=RED, linestyle="--", linewidth=1.2)
         if random_ratios:  # next to no budget is exceeded by hundreds of times
             top.set_yscale("symlog", linthresh=2.0)
-        top.set_ylim(0.0, max(1.15, top.get_ylim()[1]))
+        costs = [row.normalized_cost for rows in panel.episodes.values() for row in rows]
+        low, high = top.get_ylim()
+        top.set_ylim(0.0 if min(costs, default=0.0) >= 0.0 else low, max(1.15, high))
         top.text(0.0, 1.0, " budget", transform=top.get_yaxis_transform(), color=RED, va="bottom")
         top.set_title(panel.name)
         bottom.set_xlabel("budget / maximum budget")
