@@ -144,7 +144,7 @@ class Choice:
 
         Raises:
             UnknownNameError: There is no such method, preset, setting, task or scale.
-            ValueError: The study has none of these datasets.
+            ValueError: The study has none of these datasets, or a method does not plan so far.
         """
         wanted = None if self.tasks is None else [task_spec(task).id for task in self.tasks]
         rows = [
@@ -198,9 +198,24 @@ def _filled(row: Row, scale: Scale, seed: int, num_episodes: int | None) -> Row:
         evaluation["num_episodes"] = num_episodes or evaluation["num_episodes"]
         if not METHODS[row.method].constrained:
             evaluation["ratios"] = (1.0,)
-    EvaluationConfig(**evaluation)
+    _check_interval(row, EvaluationConfig(**evaluation).control_interval)
     (dataset,) = capped([row.dataset], scale.max_steps)
     return replace(row, evaluation=evaluation, dataset=dataset)
+
+
+def _check_interval(row: Row, interval: int) -> None:
+    """Refuses an interval between two plans that are not made, or are shorter."""
+    method = METHODS[row.method]
+    if interval == 1:
+        return
+    if not hasattr(method.agent_class, "plan"):
+        raise ValueError(f"control_interval needs a method that plans; {row.method} does not.")
+    horizon = method.config(row.preset, row.dataset.env_id, **row.settings).model.horizon
+    if interval > horizon:
+        raise ValueError(
+            f"control_interval should be at most the horizon of the plans of {row.name}, "
+            f"{horizon}. Received {interval}."
+        )
 
 
 def standard_dataset(env_id: str, quality: str = "replay") -> CollectConfig:

@@ -9,6 +9,7 @@ from safe_diffusion_agent.experiments.catalog import STUDIES, study_of
 from safe_diffusion_agent.experiments.rows import (
     SCALES,
     Choice,
+    Study,
     dataset_id_of,
     is_standard_size,
     standard_dataset,
@@ -55,6 +56,15 @@ def test_methods_take_the_place_of_a_figures_own():
     rows = rows_of("fig1", methods=["caps", "cpq"])
     assert [row.label for row in rows] == ["caps", "cpq"] * 2
     assert [row.task for row in rows[::2]] == ["safe/Pendulum-v0 replay", "safe/Reacher-v0 replay"]
+
+
+def test_an_interval_between_plans_is_refused_before_the_work():
+    with pytest.raises(ValueError, match="needs a method that plans; bc does not"):
+        rows_of("fig7", methods=["bc"])
+    row = STUDIES["fig7"].rows[0]
+    long = replace(row, evaluation={"control_interval": 17}, preset="frontier", settings={})
+    with pytest.raises(ValueError, match="the plans of trebi:frontier, 16. Received 17"):
+        Choice().rows_of(Study(title="long", rows=(long,)))
 
 
 def test_seeds_and_episodes_can_be_chosen():
