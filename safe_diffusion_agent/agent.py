@@ -170,9 +170,10 @@ class Agent(Predictor, ABC):
 
         Raises:
             UnknownNameError: There is neither such a folder nor such an agent or setting.
-            ValueError: A setting is out of range or has no effect.
+            ValueError: A setting is out of range or has no effect, or there is no such device.
             CheckpointError: The file is damaged or foreign.
         """
+        device = resolve_device(device)
         tensors, document = load_checkpoint(agent_file(path), cls.method)
         for name in settings:
             if name not in cls.changeable:

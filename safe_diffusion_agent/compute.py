@@ -35,11 +35,16 @@ def resolve_device(device: str | torch.device) -> torch.device:
     """Returns a device; `"auto"` is a GPU if there is one.
 
     Raises:
-        ValueError: A GPU was asked for and there is none.
+        ValueError: There is no such device.
     """
     if str(device) == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    resolved = torch.device(device)
+    try:
+        resolved = torch.device(device)
+    except RuntimeError:
+        raise ValueError(
+            f"device should be 'cpu', 'cuda', 'cuda:0' or 'auto'. Received {device!r}."
+        ) from None
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise ValueError("PyTorch finds no CUDA device. Use device='cpu' or 'auto'.")
     return resolved

@@ -71,6 +71,22 @@ def csv_of(rows: Sequence[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
+def new_folder(path: str | os.PathLike[str]) -> Path:
+    """Returns a folder, which is made if it is not there: before work whose results it gets.
+
+    Raises:
+        ValueError: There is a file of that name, or of one of the folders above it.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ValueError(
+            f"{folder} should be a folder, and there is a file. Choose another."
+        ) from error
+    return folder
+
+
 def save_checkpoint(
     path: Path, kind: str, tensors: Mapping[str, torch.Tensor], document: Mapping[str, Any]
 ) -> None:

@@ -1,6 +1,7 @@
 """Commands on agents: `trebi train`, `evaluate`, `run`, `inspect`, and `list`."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -117,7 +118,7 @@ def evaluate(
         max_budget=max_budget,
         control_interval=control_interval,
     )
-    folders = {agent: _results_folder(agent, out, alone=len(agents) == 1) for agent in agents}
+    folders = _results_folders(agents, out)
     if changed.get("execution") == "compiled":
         console.print("The first plan is compiled: tens of seconds, unless it was before.")
     evaluations = [
@@ -128,6 +129,24 @@ def evaluate(
         run_all(evaluations, workers=jobs, progress=progress)
     for folder in folders.values():
         show_evaluation(json.loads((folder / "results.json").read_text()), folder)
+
+
+def _results_folders(agents: Sequence[str], out: Path | None) -> dict[str, Path]:
+    """Returns the folder of each agent's results.
+
+    Raises:
+        ValueError: Two agents have the same one.
+    """
+    folders = {agent: _results_folder(agent, out, alone=len(agents) == 1) for agent in agents}
+    agent_of: dict[Path, str] = {}
+    for agent, folder in folders.items():
+        other = agent_of.setdefault(folder.resolve(), agent)
+        if other != agent:
+            raise ValueError(
+                f"{other} and {agent} would share the folder {folder}: evaluate them one by one, "
+                "each with its own --out."
+            )
+    return folders
 
 
 def _results_folder(agent: str, out: Path | None, *, alone: bool) -> Path:
@@ -184,9 +203,15 @@ def inspect(
     settings: Settings = None,
 ) -> None:
     """Show what a TREBI agent is, how far it trusts its models, and one decision of it."""
-    from safe_diffusion_agent.experiments.inspection import decision_at, draw_decision, facts
+    from safe_diffusion_agent.experiments.inspection import (
+        check_picture,
+        decision_at,
+        draw_decision,
+        facts,
+    )
     from safe_diffusion_agent.methods.trebi.agent import TrebiAgent
 
+    check_picture(out)
     loaded = TrebiAgent.load(agent, device=device, seed=seed, **parse_settings(settings))
     table = Table(box=None, show_header=False)
     for name, text in facts(loaded).items():

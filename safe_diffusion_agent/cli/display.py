@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -136,6 +137,11 @@ def show_policies(policies: Sequence[Mapping[str, Any]]) -> None:
         means = (f"{policy[key]:.4g}" for key in ("mean_return", "mean_cost"))
         table.add_row(policy["name"], policy["algorithm"], *numbers, *means)
     console.print(table)
+
+
+def show_error(error: Exception) -> None:
+    """Prints what is wrong, as it is: brackets in it are no markup."""
+    console.print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False)
 
 
 def show_rows(rows: Sequence[tuple["Row", str, bool]]) -> None:

@@ -53,9 +53,9 @@ def import_hdf5(
         `dataset_id`.
 
     Raises:
-        DatasetError: The file lacks something, or its arrays do not fit together.
+        DatasetError: The file cannot be read or lacks something, or its arrays do not fit together.
     """
-    with h5py.File(path, "r") as file:
+    with _opened(path) as file:
         missing = [name for name in REQUIRED if name not in file]
         if cost_fn is None and cost_key not in file:
             missing.append(cost_key)
@@ -74,8 +74,19 @@ def import_hdf5(
         if "qpos" in infos and step_seconds is not None:
             infos["x_velocity"] = _x_velocity(infos["qpos"][:, 0], _ends(arrays), step_seconds)
         transitions = (arrays[name] for name in ("observations", "actions", "next_observations"))
-        arrays[cost_key] = np.asarray(cost_fn(*transitions, infos), np.float64)
-    longest = int(max(len(e["rewards"]) for e in _episodes(arrays, cost_key, whole)))
+        try:
+            arrays[cost_key] = np.asarray(cost_fn(*transitions, infos), np.float64)
+        except KeyError as error:
+            raise DatasetError(
+                f"The cost function needs the info {error}, which {path} does not have (infos "
+                f"there: {', '.join(infos) or 'none'}). A speed needs positions, infos/qpos, and "
+                "step_seconds."
+            ) from error
+    longest = max((len(e["rewards"]) for e in _episodes(arrays, cost_key, whole)), default=0)
+    if longest == 0:
+        raise DatasetError(
+            f"{path} has no whole episode: its terminals or timeouts should be set where one ends."
+        )
     write_dataset(
         dataset_id,
         env_id,
@@ -89,6 +100,13 @@ def import_hdf5(
         spaces=None if env_id is not None else _spaces(arrays),
     )
     return dataset_id
+
+
+def _opened(path: str | os.PathLike[str]) -> h5py.File:
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise DatasetError(f"{path} should be an HDF5 file that can be read: {error}.") from error
 
 
 def _ends(arrays: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.bool_]:

@@ -17,6 +17,7 @@ from safe_diffusion_agent.methods.trebi.plan import Plan
 from safe_envs import BudgetObservation
 
 FloatArray = npt.NDArray[np.float32]
+PICTURES = (".png", ".svg", ".pdf")
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,18 @@ class Decision:
     paths: FloatArray | None = None
 
 
+def check_picture(path: Path) -> None:
+    """Refuses the name of a picture whose ending says no format, before it is drawn.
+
+    Raises:
+        ValueError: It ends in something else.
+    """
+    if path.suffix not in PICTURES:
+        raise ValueError(
+            f"A picture should end in {' or '.join(PICTURES)}. Received {str(path)!r}."
+        )
+
+
 def decision_at(
     agent: TrebiAgent, *, budget: float, step: int = 0, env_id: str | None = None, seed: int = 0
 ) -> Decision:
@@ -56,13 +69,15 @@ def decision_at(
     Args:
         agent: The agent.
         budget: Of the episode, in cost units.
-        step: Number of steps before the decision.
+        step: Number of steps before the decision, >= 0.
         env_id: None takes the agent's task.
         seed: Of the start state.
 
     Raises:
-        ValueError: There is no environment, or the episode is over before the step.
+        ValueError: There is no environment, or the episode has no such step.
     """
+    if step < 0:
+        raise ValueError(f"step should be zero or more. Received {step}.")
     env_id = env_id or agent.task.env_id
     if env_id is None:
         raise ValueError("The agent's dataset names no environment: give env_id.")

@@ -29,7 +29,7 @@ from safe_diffusion_agent.evaluation.protocol import (
 )
 from safe_diffusion_agent.methods.table import load_agent, method_of
 from safe_diffusion_agent.settings import difference
-from safe_diffusion_agent.storage import FILE_NAME, csv_of, provenance, write_text
+from safe_diffusion_agent.storage import FILE_NAME, csv_of, new_folder, provenance, write_text
 from safe_envs import TASKS
 
 Progress = Callable[..., None]
@@ -96,7 +96,7 @@ def train(
                 "folder, or delete it."
             )
     else:
-        state_path = folder / "training.safetensors"
+        state_path = new_folder(folder) / "training.safetensors"
         agent, history = chosen.fit(
             data, config, seed=seed, device=device, state_path=state_path, progress=progress
         )
@@ -166,7 +166,7 @@ def evaluate(
     if stored is not None:
         return stored
     inputs = _inputs(agent, env_id, config)
-    log = ActionLog(folder / "actions.safetensors", inputs)
+    log = ActionLog(new_folder(folder) / "actions.safetensors", inputs)
     config = replace(config, max_budget=inputs["evaluation"]["max_budget"])
     results = evaluate_agent(agent, inputs["task"], config, progress=progress, log=log)
     document = {

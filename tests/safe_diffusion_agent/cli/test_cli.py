@@ -77,6 +77,7 @@ def test_the_command_runs_is_interrupted_and_continues(tmp_path):
         (["train", "none/such-v0", "x", "--cost-fn", "no_such:cost"], "No module named 'no_such'"),
         (["reproduce", "fig13"], "There is no study 'fig13'. Did you mean 'fig3'?"),
         (["reproduce", "fig1", "--methods", "trebi:quik"], "Did you mean 'quick'?"),
+        (["reproduce", "fig7", "--methods", "caps"], "needs a method that plans; caps does not"),
         (["collect", "--all", "--jobs", "0"], "jobs should be positive"),
         (["collect", "safe/Pendulum-v0", "--policy", "none.zip"], "There is no file none.zip"),
         (["collect", "safe/Pendulum-v0", "--policy", "random,shar=1"], "Did you mean 'share'?"),
@@ -85,10 +86,23 @@ def test_the_command_runs_is_interrupted_and_continues(tmp_path):
         (["collect", "safe/Pendulum-v0", "--policy", "random,share=nan"], "should be positive"),
         (["collect", "--all", "--policy", "random"], "--policy trains no SAC"),
         (["collect", "safe/Pendulum-v0", "--num-envs", "2"], "--num-envs needs a --policy"),
+        (["import", "none.hdf5", "x/y-v0"], "none.hdf5 should be an HDF5 file that can be read"),
+        (["import", "file", "x/y-v0"], "file should be an HDF5 file that can be read"),
+        (["evaluate", "[red]"], "There is no folder or pretrained agent '[red]'"),
+        (["evaluate", "pendulum", "--ratios", "0.5,0.5"], "ratios should be different"),
+        (["evaluate", "pendulum", "--device", "cdua"], "device should be 'cpu', 'cuda'"),
+        (["evaluate", "pendulum", "--env", "Pendulum-v1"], 'reports no info["cost"]'),
+        (["evaluate", "pendulum", "--out", "file"], "file should be a folder"),
+        (["evaluate", "pendulum", "--out", "file/x"], "file/x should be a folder"),
+        (["describe", "tests/pendulum/swinging-v0", "--out", "file"], "file"),
+        (["inspect", "pendulum", "--out", "name"], "A picture should end in .png"),
+        (["inspect", "pendulum", "--step", "-5"], "step should be zero or more. Received -5"),
     ],
 )
+@pytest.mark.usefixtures("tiny_dataset")
 def test_mistakes_are_one_line(arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
     with pytest.raises(SystemExit) as exit_with:
         main(arguments)
     assert exit_with.value.code == 1
@@ -138,6 +152,24 @@ def test_cost_functions_that_are_offered_can_be_called():
     for name in ("unsafe_angle", "unsafe_region", "over_limit"):
         with pytest.raises(UnknownNameError, match="cost function"):
             parse_function(name)
+
+
+def test_the_console_script_finds_modules_of_the_current_folder(tmp_path):
+    (tmp_path / "mine.py").write_text("def cost(observation, action, next_observation, info): 0\n")
+    script = Path(sys.executable).parent / "trebi"
+    command = [script, "train", "none/such-v0", "run", "--cost-fn", "mine:cost"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert "There is no local Minari dataset 'none/such-v0'" in result.stdout
+
+
+def test_two_agents_do_not_share_a_folder_of_results(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("two/a", "two-a"):
+        (tmp_path / folder).mkdir(parents=True)
+    with pytest.raises(SystemExit):
+        main(["evaluate", "two/a", "two-a", "--out", "both"])
+    output = " ".join(capsys.readouterr().out.split())
+    assert "two/a and two-a would share the folder both/two-a" in output
 
 
 def test_several_agents_are_trained_and_evaluated(tiny_dataset, tmp_path):

@@ -11,6 +11,7 @@ from safe_diffusion_agent.data.hdf5 import import_hdf5
 from safe_diffusion_agent.data.reading import load_episodes
 from safe_diffusion_agent.errors import DatasetError, UnknownNameError
 from safe_diffusion_agent.experiments.cards import describe
+from safe_envs.costs import COST_FUNCTIONS
 
 
 def run(code, *arguments):
@@ -139,6 +140,12 @@ def test_files_that_lack_something_are_refused(tmp_path):
     path = write(tmp_path / "nocost.hdf5", transitions(), without=["costs"])
     with pytest.raises(DatasetError, match="has no costs .* cost_key"):
         import_hdf5(path, "tests/nocost-v0")
+    with pytest.raises(DatasetError, match="needs the info 'x_velocity'.* positions"):
+        import_hdf5(path, "tests/nocost-v0", cost_fn=COST_FUNCTIONS["speed"])
+    arrays = transitions()
+    arrays["timeouts"][:] = arrays["terminals"][:] = False
+    with pytest.raises(DatasetError, match="has no whole episode"):
+        import_hdf5(write(tmp_path / "endless.hdf5", arrays), "tests/endless-v0")
     arrays = transitions()
     arrays["rewards"] = arrays["rewards"][:-1]
     with pytest.raises(DatasetError, match="different lengths"):

@@ -92,6 +92,14 @@ def test_evaluate_writes_results_that_belong_together(tiny_agent, tmp_path):
     assert json.dumps(again) == json.dumps(document)
 
 
+def test_a_file_in_the_way_is_told_before_the_work(tiny_dataset, tiny_agent, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="file should be a folder, and there is a file"):
+        pipeline.evaluate(tiny_agent, tmp_path / "file", progress=pytest.fail)
+    with pytest.raises(ValueError, match="file/run should be a folder"):
+        pipeline.train(tiny_dataset, tmp_path / "file" / "run", progress=pytest.fail)
+
+
 def test_evaluation_does_not_depend_on_what_the_agent_did_before(tiny_agent, tmp_path):
     config = EvaluationConfig(ratios=(0.5,), num_episodes=1)
     documents = []
