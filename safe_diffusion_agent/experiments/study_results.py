@@ -90,20 +90,26 @@ def _evaluated(run: RowRun) -> Evaluated:
 
 
 def _panel(finished: Sequence[tuple[Row, Evaluated, dict[str, Any]]]) -> dict[str, Any]:
-    """Boxes of the methods that keep a budget, lines of the others, and the optimum."""
+    """Boxes of the methods that keep a budget, lines of the others, and the optimum.
+
+    A line is the mean over the seeds of the datasets and of the trainings.
+    """
     episodes: dict[str, list[EpisodeResult]] = {}
-    lines: dict[str, float] = {}
+    of_data: dict[int, float] = {}  # seed of the dataset -> return of the policy that made it
+    unconstrained: dict[str, list[float]] = {}
     optimum: dict[float, float] = {}
     for row, run, document in finished:
         if document["behavior_policy"]:
-            lines["the data's policy"] = document["behavior_policy"]["mean_return"]
+            of_data[row.dataset.seed] = document["behavior_policy"]["mean_return"]
         if METHODS[row.method].constrained:
             episodes.setdefault(row.label, []).extend(run.episodes)
             ratios, budgets = zip(*((e.ratio, e.budget) for e in run.episodes), strict=True)
             optimum |= best_by_ratio(row.dataset.env_id, ratios, budgets)
         else:
             returns = [episode.episode_return for episode in run.episodes]
-            lines.setdefault(row.label, sum(returns) / len(returns))
+            unconstrained.setdefault(row.label, []).extend(returns)
+    named = {"the data's policy": list(of_data.values()), **unconstrained}
+    lines = {name: sum(values) / len(values) for name, values in named.items() if values}
     return {"episodes": episodes, "lines": lines, "optimum": optimum}
 
 
