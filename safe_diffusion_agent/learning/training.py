@@ -127,6 +127,7 @@ class _Run:
         self.optimizer = torch.optim.Adam(groups, fused=True)  # one kernel for all weights
         self.step = 0
         self.history: History = []
+        self.losses: dict[str, list[Tensor]] = {}  # of the batches that are not in it yet
         self._averaged = list(self.average.parameters())
         self._weights = [parameter.detach() for parameter in training.networks.parameters()]
         self._update_average = get_ema_multi_avg_fn(config.ema_decay)
@@ -178,13 +179,11 @@ class _Run:
         elif config.ema_decay > 0.0 and self.step % config.ema_interval == 0:
             self._update_average(self._averaged, self._weights, self.step)
 
-    def log(self, logged: list[dict[str, Tensor]]) -> dict[str, float]:
-        """Appends the mean losses of some batches to the history."""
-        means = {
-            key: torch.stack([parts[key] for parts in logged]).mean().item() for key in logged[-1]
-        }
-        broken = [name for name, value in means.items() if not abs(value) < float("inf")]
-        if broken:
+    def log(self) -> dict[str, float]:
+        """Appends the mean losses since the last time to the history."""
+        means = {name: torch.stack(of).mean().item() for name, of in self.losses.items()}
+        self.losses = {}
+        if broken := [name for name, value in means.items() if not abs(value) < float("inf")]:
             raise FloatingPointError(
                 f"The loss is not finite at step {self.step} ({', '.join(broken)}). "
                 "Use a smaller learning_rate, or look for outliers in the dataset."
@@ -198,6 +197,7 @@ class _Run:
         tensors |= {f"average/{name}": t for name, t in self.average.state_dict().items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"adam/{index}/{name}": t for name, t in moments.items()}
+        tensors |= {f"losses/{name}": torch.stack(of) for name, of in self.losses.items()}
         document = {"identity": identity, "step": self.step, "history": self.history}
         save_checkpoint(path, "training", tensors, document)
 
@@ -222,6 +222,8 @@ class _Run:
             state["state"][index] = _group(tensors, f"adam/{index}/")
         self.optimizer.load_state_dict(state)
         self.step, self.history = document["step"], document["history"]
+        losses, device = _group(tensors, "losses/"), self.generator.device
+        self.losses = {name: list(of.to(device)) for name, of in losses.items()}
 
 
 def optimize(
@@ -260,14 +262,14 @@ def optimize(
     if state_path is not None and state_path.exists():
         run.restore(state_path, identity)
     log_interval = max(1, config.num_steps // NUM_LOGGED)
-    logged: list[dict[str, Tensor]] = []
     means: dict[str, float] = {}
     compute_gradients = run.gradients(record)
     while run.step < config.num_steps:
-        logged += compute_gradients()
+        for name, loss in (item for losses in compute_gradients() for item in losses.items()):
+            run.losses.setdefault(name, []).append(loss)
         run.finish_step()
         if run.step % log_interval == 0:
-            means, logged = run.log(logged), []
+            means = run.log()
         if progress is not None:
             progress(run.step, config.num_steps, **means)
         if state_path is not None and (

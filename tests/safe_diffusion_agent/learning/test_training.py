@@ -42,9 +42,9 @@ class Regression(Training):
         return {"loss": ((self.networks(x) - target) ** 2).mean()}
 
 
-def train(**kwargs):
+def train(config=CONFIG, **kwargs):
     generator = torch.Generator().manual_seed(0)
-    return optimize(Regression(), CONFIG, generator=generator, **kwargs)
+    return optimize(Regression(), config, generator=generator, **kwargs)
 
 
 def same_weights(left, right):
@@ -244,6 +244,22 @@ def test_continued_training_is_the_uninterrupted_one(tmp_path, step):
     assert done[0] == step - (step - 1) % 25
     assert same_weights(module, expected)
     assert history == expected_history
+
+
+def test_losses_between_two_entries_of_the_history_survive_an_interruption(tmp_path):
+    """Three steps are one entry; the state is saved every four."""
+    config = replace(CONFIG, num_steps=600)
+    _, expected = train(config)
+    assert [entry["step"] for entry in expected] == list(range(3, 601, 3))
+
+    def kill(done, total, **_):
+        if done == 102:
+            raise Killed
+
+    options = {"state_path": tmp_path / "state", "save_interval": 4}
+    with pytest.raises(Killed):
+        train(config, progress=kill, **options)
+    assert train(config, **options)[1] == expected
 
 
 def test_a_finished_training_is_not_repeated(tmp_path):
