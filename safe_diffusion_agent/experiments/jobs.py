@@ -22,11 +22,10 @@ from safe_diffusion_agent.data.collection import (
     default_state_dir,
     is_collected,
 )
-from safe_diffusion_agent.data.reading import load_episodes
 from safe_diffusion_agent.evaluation.protocol import EvaluationConfig
 from safe_diffusion_agent.experiments.stages import evaluate, stored_results, train
+from safe_diffusion_agent.experiments.trainings import is_trained
 from safe_diffusion_agent.methods.table import load_agent, method_of
-from safe_diffusion_agent.storage import FILE_NAME, load_checkpoint
 
 NamedProgress = Callable[..., None]
 Settings = Mapping[str, Any]
@@ -74,25 +73,10 @@ def train_job(source: str, folder: Path, *, device: str = "auto", **options: Any
     return Job(
         name=str(folder),
         group=str(folder),
-        is_done=partial(_is_trained, source, folder, **options),
+        is_done=partial(is_trained, source, folder, **options),
         run=partial(train, source, folder, device=device, **options),
         device=device,
     )
-
-
-def _is_trained(
-    source: str, folder: Path, *, method: str, preset: str, seed: int, **options: Any
-) -> bool:
-    if not (folder / FILE_NAME).exists():
-        return False
-    _, document = load_checkpoint(folder / FILE_NAME, method)
-    task, settings = document["task"], options.get("settings") or {}
-    holds = [task["dataset_id"] or task["env_id"], document["about"]["seed"], document["config"]]
-    if holds != [source, seed, config_values(method, preset, task["env_id"], settings)]:
-        return False
-    costs = {name: options[name] for name in ("cost_key", "cost_fn") if name in options}
-    fingerprint = task["dataset_fingerprint"]
-    return fingerprint is None or fingerprint == load_episodes(source, **costs).fingerprint
 
 
 def config_values(method: str, preset: str, env_id: str | None, settings: Settings) -> Any:

@@ -12,12 +12,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
-
 from safe_diffusion_agent.agent import Agent
 from safe_diffusion_agent.data.collection import CollectConfig, collect
-from safe_diffusion_agent.data.reading import load_episodes
-from safe_diffusion_agent.episodes import CostFunction, Task
+from safe_diffusion_agent.episodes import CostFunction
 from safe_diffusion_agent.errors import CheckpointError
 from safe_diffusion_agent.evaluation.action_log import ActionLog
 from safe_diffusion_agent.evaluation.optimum import best_by_ratio
@@ -27,10 +24,10 @@ from safe_diffusion_agent.evaluation.protocol import (
     evaluate_agent,
     summarize,
 )
-from safe_diffusion_agent.methods.table import load_agent, method_of
+from safe_diffusion_agent.experiments.trainings import identity_in, training_of
+from safe_diffusion_agent.methods.table import load_agent
 from safe_diffusion_agent.settings import difference
-from safe_diffusion_agent.storage import FILE_NAME, csv_of, new_folder, provenance, write_text
-from safe_envs import TASKS
+from safe_diffusion_agent.storage import csv_of, new_folder, provenance, write_text
 
 Progress = Callable[..., None]
 ProgressOf = Callable[[str], AbstractContextManager[Progress | None]]
@@ -74,55 +71,42 @@ def train(
     Raises:
         DatasetError: There is no such dataset, or it is broken, or has no costs.
         UnknownNameError: There is no such method, preset or setting.
-        ValueError: The method does not learn from such a source.
+        ValueError: The method does not learn from such a source, or the maximum budget is zero.
         CheckpointError: The folder holds another agent.
     """
-    folder, chosen, online = Path(out), method_of(method), _is_environment(source)
-    chosen.check_source(online=online)
-    data: Any = source
-    if online:
-        task = _task_of(source)
-    else:
-        data = load_episodes(source, cost_key=cost_key, cost_fn=cost_fn)
-        task = Task.of(data)
-    config = chosen.config(preset, task.env_id, **(settings or {}))
-    if (folder / FILE_NAME).exists():
-        agent = load_agent(folder, device=device)
-        holds = _identity(agent.method, agent.config, agent.task, agent.about["seed"])
-        wanted = _identity(method, config, task, seed)
-        if holds != wanted:
+    folder = Path(out)
+    asked = training_of(
+        source,
+        method=method,
+        preset=preset,
+        seed=seed,
+        cost_key=cost_key,
+        cost_fn=cost_fn,
+        settings=settings,
+    )
+    held = identity_in(folder)
+    if held is not None:
+        if held != asked.identity:
             raise CheckpointError(
-                f"{folder} holds another agent ({difference(holds, wanted)}). Choose another "
-                "folder, or delete it."
+                f"{folder} holds another agent ({difference(held, asked.identity)}). Choose "
+                "another folder, or delete it."
             )
+        agent = load_agent(folder, device=device)
     else:
         state_path = new_folder(folder) / "training.safetensors"
-        agent, history = chosen.fit(
-            data, config, seed=seed, device=device, state_path=state_path, progress=progress
+        agent, history = asked.method.fit(
+            asked.data,
+            asked.config,
+            seed=seed,
+            device=device,
+            state_path=state_path,
+            progress=progress,
         )
         _write_losses(history, folder)
         agent.save(folder)
     for file in folder.glob("training*.safetensors"):
         file.unlink()
     return agent
-
-
-def _is_environment(source: str) -> bool:
-    return ":" in source or source in gym.registry  # "module:id" is imported when it is made
-
-
-def _task_of(env_id: str) -> Task:
-    """Returns the task of an environment; what `safe_envs` says of it, its spaces do not."""
-    env = gym.make(env_id)
-    spec = TASKS.get("" if env.spec is None else env.spec.id)
-    names = ("cost_discount", "max_budget", "costs_may_be_negative")
-    task = Task.of_env(env, **({} if spec is None else {n: getattr(spec, n) for n in names}))
-    env.close()
-    return task
-
-
-def _identity(method: str, config: Any, task: Task, seed: int) -> dict[str, Any]:
-    return {"method": method, "config": asdict(config), "task": asdict(task), "seed": seed}
 
 
 def _write_losses(history: list[dict[str, float]], folder: Path) -> None:

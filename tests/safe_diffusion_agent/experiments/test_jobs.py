@@ -9,7 +9,8 @@ import pytest
 
 from safe_diffusion_agent.data.collection import CollectConfig
 from safe_diffusion_agent.data.reading import load_episodes
-from safe_diffusion_agent.errors import DatasetError
+from safe_diffusion_agent.data.writing import update_metadata
+from safe_diffusion_agent.errors import CheckpointError, DatasetError
 from safe_diffusion_agent.evaluation.protocol import EvaluationConfig
 from safe_diffusion_agent.experiments.jobs import (
     Job,
@@ -106,6 +107,20 @@ def test_a_training_is_done_if_its_settings_are_the_same(tiny_dataset, tmp_path)
     options = {"method": "bc", "preset": "quick", "seed": 0, "settings": {"num_steps": 4}}
     free = train_job(tiny_dataset, tmp_path, cost_fn=no_cost, device="cpu", **options)
     assert not free.is_done(), "other costs are other data"
+
+
+def test_a_training_for_another_maximum_budget_is_not_done(tiny_dataset, tmp_path):
+    """What the runner takes for done, `train` takes, too: budgets are part of the task."""
+    job = training(tiny_dataset, tmp_path)
+    run_all([job])
+    update_metadata(tiny_dataset, {"max_budget": 7.0})
+    try:
+        assert not job.is_done()
+        with pytest.raises(CheckpointError, match="task.max_budget is 60.0, not 7.0"):
+            job.run(progress=None)
+    finally:
+        update_metadata(tiny_dataset, {"max_budget": 60.0})
+    assert job.is_done()
 
 
 def test_an_evaluation_is_done_if_agent_and_budgets_are_the_same(tiny_dataset, tmp_path):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from safe_diffusion_agent import TrebiAgent
+from safe_diffusion_agent.data.writing import write_dataset
 from safe_diffusion_agent.errors import CheckpointError, DatasetError, UnknownNameError
 from safe_diffusion_agent.evaluation.protocol import EvaluationConfig
 from safe_diffusion_agent.experiments import stages as pipeline
@@ -64,6 +65,34 @@ def test_a_method_that_learns_online_is_given_the_environment(tmp_path, monkeypa
 def test_a_method_that_learns_from_data_wants_a_dataset(tmp_path):
     with pytest.raises(ValueError, match="^trebi learns from a dataset: give the id of one"):
         pipeline.train("safe/Pendulum-v0", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def free_dataset(datasets_root):
+    """Nothing costs in it, and so its maximum budget is zero."""
+    rng, last = np.random.default_rng(0), np.arange(200) == 199
+    episode = {
+        "observations": rng.normal(size=(201, 3)).astype(np.float32),
+        "actions": rng.uniform(-2.0, 2.0, size=(200, 1)).astype(np.float32),
+        "rewards": rng.normal(size=200), "costs": np.zeros(200),
+        "terminations": np.zeros(200, bool), "truncations": last,
+    }  # fmt: skip
+    name, metadata = "tests/free-v0", {"cost_discount": 1.0, "max_episode_steps": 200}
+    write_dataset(name, "safe/Pendulum-v0", [episode] * 2, metadata)
+    return name
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_data_without_costs_teach_no_budget(free_dataset, tmp_path, method):
+    if not METHODS[method].constrained:
+        settings = {"num_steps": 2, "batch_size": 4}
+        agent = pipeline.train(free_dataset, tmp_path, method=method, settings=settings)
+        with pytest.raises(ValueError, match="max_budget should be positive"):
+            pipeline.evaluate(agent, tmp_path / "evaluation", progress=pytest.fail)
+        return
+    with pytest.raises(ValueError, match=f"should be positive.*`trebi max-budget {free_dataset}`"):
+        pipeline.train(free_dataset, tmp_path / "run", method=method, progress=pytest.fail)
     assert not (tmp_path / "run").exists()
 
 
