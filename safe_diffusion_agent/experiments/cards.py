@@ -20,6 +20,7 @@ from safe_diffusion_agent.data.manifest import MANIFEST
 from safe_diffusion_agent.data.reading import load_episodes
 from safe_diffusion_agent.data.writing import update_metadata
 from safe_diffusion_agent.episodes import CostFunction, Episodes
+from safe_diffusion_agent.errors import DatasetError
 from safe_diffusion_agent.evaluation.protocol import RATIOS, EvaluationConfig, evaluate_agent
 from safe_diffusion_agent.evaluation.rollout import Progress
 from safe_diffusion_agent.evaluation.statistics import wilson_interval
@@ -126,12 +127,19 @@ def describe_all(out: Path) -> Path:
 
     Returns:
         The JSON file.
+
+    Raises:
+        DatasetError: There are none.
     """
     there = minari.list_local_datasets()
     ids = {default_dataset_id(config.env_id, config.quality): config for config in MANIFEST}
     lines = [
         _line(dataset_id, config, out) for dataset_id, config in ids.items() if dataset_id in there
     ]
+    if not lines:
+        raise DatasetError(
+            "None of the paper's datasets is on this machine: `trebi collect --all` makes them."
+        )
     document = {"datasets": lines, "provenance": provenance()}
     write_text(out / "datasets.json", json.dumps(document, indent=2) + "\n")
     return out / "datasets.json"

@@ -40,7 +40,10 @@ def report(root: Path, *, check: bool = False) -> list[str]:
 
     Raises:
         UnknownNameError: There is no table of a name that a page has marked.
+        ValueError: The folder has no results.
     """
+    if not (root / "results").is_dir():
+        raise ValueError(f"{root} should have a folder results/. Name another with --root.")
     texts = dict(_pages(root / "results"))
     for path in [*root.glob("README.md"), *sorted(root.glob("docs/**/*.md"))]:
         texts[path] = filled(path.read_text(), root)

@@ -1,6 +1,7 @@
 """The page of all studies that `trebi reproduce` has made."""
 
 import json
+import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -63,7 +64,7 @@ def _section(folder: Path) -> str:
 
 
 def _is_constrained(label: str) -> bool:
-    method = label.partition(":")[0]
+    method = re.split("[:,]", label)[0]  # a label is "method:preset, variant", or less
     return method not in METHODS or METHODS[method].constrained
 
 

@@ -59,7 +59,15 @@ def test_phrases():
     )
 
 
+def test_a_folder_without_results_is_refused(tmp_path):
+    """A check in the wrong folder would find nothing out of date."""
+    (tmp_path / "README.md").write_text("no table")
+    with pytest.raises(ValueError, match=r"should have a folder results/.* --root"):
+        report(tmp_path, check=True)
+
+
 def test_marked_tables_are_filled_in(tmp_path):
+    (tmp_path / "results").mkdir()
     page = tmp_path / "docs" / "deep" / "page.md"
     page.parent.mkdir(parents=True)
     text = "before\n<!-- begin {0} -->\nold\n<!-- end {0} -->\nafter\n"
@@ -77,6 +85,7 @@ def test_marked_tables_are_filled_in(tmp_path):
 
 
 def test_the_command_fails_if_something_is_out_of_date(tmp_path, capsys):
+    (tmp_path / "results").mkdir()
     (tmp_path / "README.md").write_text("<!-- begin tasks -->\n<!-- end tasks -->\n")
     for arguments, code in ((["--check"], 1), ([], 0), (["--check"], 0)):
         with pytest.raises(SystemExit) as exit_with:
@@ -122,13 +131,15 @@ def test_the_page_of_studies(tmp_path):
     write_study(tmp_path / "fig1", ("trebi", "caps", "bc"))
     (tmp_path / "fig1" / "remarks.md").write_text("What it shows.\n\n(2026-01-01)\n")
     write_study(tmp_path / "fig5", ("bc",))
+    write_study(tmp_path / "fig7", ("bc:quick, every 1", "trebi, every 2"))
     write_study(tmp_path / "fast", ("frontier", "fast"))
     text = studies_page(tmp_path)
     assert text.index("## fig1: A toy") < text.index("## fig5") < text.index("## fast")
     assert "What it shows.\n\n(2026-01-01)" in text
     assert "| `trebi` | 10 · 0% · 0.0 | 10 · 0% · 0.0 | 10 | 0 of 4 (0.0% to 49.0%) |" in text
     assert "| `caps` | 0 / 2 / 0; 0 |" in text, "caps returns more"
-    assert text.count("Without a budget: bc") == 2
+    assert text.count("Without a budget: bc") == 3
+    assert "Without a budget: bc:quick, every 1 10 at cost 5;" in text
     assert "within the budgets: 25%, 75%" in text
     assert (
         "| `fast` | 20 · 0% · 0.0 | 20 · 0% · 0.0 | 20 | 0 of 4 (0.0% to 49.0%) | +10.0 ± 0.0 |"
