@@ -71,6 +71,20 @@ def csv_of(rows: Sequence[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
+def read_json(path: Path) -> Any:
+    """Reads a JSON file that a command of ours wrote.
+
+    Raises:
+        ValueError: It is damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged ({error}). Delete it, and run the command that makes it again."
+        ) from error
+
+
 def new_folder(path: str | os.PathLike[str]) -> Path:
     """Returns a folder, which is made if it is not there: before work whose results it gets.
 

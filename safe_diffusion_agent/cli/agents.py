@@ -1,6 +1,5 @@
 """Commands on agents: `trebi train`, `evaluate`, `run`, `inspect`, and `list`."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -109,6 +108,7 @@ def evaluate(
     """
     from safe_diffusion_agent.evaluation.protocol import EvaluationConfig
     from safe_diffusion_agent.experiments.jobs import evaluate_job, run_all
+    from safe_diffusion_agent.storage import read_json
 
     changed = parse_settings(settings)
     config = EvaluationConfig(
@@ -128,7 +128,7 @@ def evaluate(
     with progress_bars() as progress:
         run_all(evaluations, workers=jobs, progress=progress)
     for folder in folders.values():
-        show_evaluation(json.loads((folder / "results.json").read_text()), folder)
+        show_evaluation(read_json(folder / "results.json"), folder)
 
 
 def _results_folders(agents: Sequence[str], out: Path | None) -> dict[str, Path]:

@@ -25,6 +25,7 @@ from safe_diffusion_agent.experiments.rows import (
 from safe_diffusion_agent.experiments.stages import PathLike, evaluate
 from safe_diffusion_agent.experiments.study_results import write_evaluated, write_measured
 from safe_diffusion_agent.experiments.trust import part_job
+from safe_diffusion_agent.storage import read_json
 
 READABLE = 60  # longest name of a folder that spells the settings out
 RUNS = Path("runs/reproduce")
@@ -91,9 +92,10 @@ def _is_evaluated(run: RowRun) -> bool:
     path = run.out / "results.json"
     if not path.exists():
         return False
-    stored = json.loads(path.read_text())
+    stored = read_json(path)
     wanted = json.loads(json.dumps(asdict(EvaluationConfig(**run.row.evaluation))))
-    wanted["max_budget"] = stored["evaluation"]["max_budget"]  # that of the dataset
+    if wanted["max_budget"] is None:
+        wanted["max_budget"] = stored["evaluation"]["max_budget"]  # that of the dataset
     same = stored["agent"]["config"] == run.row.config_values() and stored["evaluation"] == wanted
     return bool(same)
 

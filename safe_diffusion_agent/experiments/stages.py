@@ -27,7 +27,7 @@ from safe_diffusion_agent.evaluation.protocol import (
 from safe_diffusion_agent.experiments.trainings import identity_in, training_of
 from safe_diffusion_agent.methods.table import load_agent
 from safe_diffusion_agent.settings import difference
-from safe_diffusion_agent.storage import csv_of, new_folder, provenance, write_text
+from safe_diffusion_agent.storage import csv_of, new_folder, provenance, read_json, write_text
 
 Progress = Callable[..., None]
 ProgressOf = Callable[[str], AbstractContextManager[Progress | None]]
@@ -179,7 +179,7 @@ def stored_results(
         config: What to evaluate.
     """
     path, inputs = Path(out) / "results.json", _inputs(agent, env_id, config)
-    document: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    document: dict[str, Any] = read_json(path) if path.exists() else {}
     return document if {key: document.get(key) for key in inputs} == inputs else None
 
 

@@ -14,7 +14,7 @@ from safe_diffusion_agent.evaluation.tables import Evaluated
 from safe_diffusion_agent.experiments.rows import Row, RowRun
 from safe_diffusion_agent.experiments.trust import measured
 from safe_diffusion_agent.methods.table import METHODS
-from safe_diffusion_agent.storage import provenance, write_text
+from safe_diffusion_agent.storage import provenance, read_json, write_text
 
 
 def write_measured(folder: Path, runs: Sequence[RowRun], about: Mapping[str, Any]) -> None:
@@ -43,11 +43,15 @@ def write_evaluated(folder: Path, runs: Sequence[RowRun], about: Mapping[str, An
         folder: Of the study; the picture has its name.
         runs: The rows, with their finished jobs.
         about: JSON values that identify the study.
+
+    Raises:
+        ValueError: Budgets of one dataset are shares of different maximum budgets.
     """
     from safe_diffusion_agent.evaluation.figures import ComparisonPanel, draw_comparison
 
     rows, evaluated = [run.row for run in runs], [_evaluated(run) for run in runs]
-    documents = [json.loads((run.out / "results.json").read_text()) for run in runs]
+    documents = [read_json(run.out / "results.json") for run in runs]
+    _check_budgets(runs, documents)
     random_ratios = bool(rows[0].evaluation.get("random_ratios"))
     written = {
         "episodes": tables.tidy(evaluated),
@@ -76,6 +80,20 @@ def write_evaluated(folder: Path, runs: Sequence[RowRun], about: Mapping[str, An
         "rows": [asdict(row) for row in rows],
     }
     write_text(folder / "about.json", json.dumps(document | provenance(), indent=2) + "\n")
+
+
+def _check_budgets(runs: Sequence[RowRun], documents: Sequence[Mapping[str, Any]]) -> None:
+    """Refuses evaluations of one dataset whose ratios are of different maximum budgets."""
+    first: dict[Any, tuple[float, Path]] = {}
+    for run, document in zip(runs, documents, strict=True):
+        asked, budget = run.row.evaluation.get("max_budget"), document["evaluation"]["max_budget"]
+        other, path = first.setdefault((run.dataset_id, asked), (budget, run.out))
+        if other != budget:
+            raise ValueError(
+                f"The evaluations of {run.dataset_id} should have one maximum budget: {path} has "
+                f"{other:g}, {run.out} has {budget:g}. Delete the folder of the run whose budget "
+                "is out of date, and run the command again."
+            )
 
 
 def _evaluated(run: RowRun) -> Evaluated:

@@ -22,7 +22,7 @@ from safe_diffusion_agent.experiments.trust_measures import (
     shifted_risk_curves,
 )
 from safe_diffusion_agent.methods.table import load_agent
-from safe_diffusion_agent.storage import write_text
+from safe_diffusion_agent.storage import read_json, write_text
 
 # Each is called with the agent and the number of episodes per setting.
 PARTS: Mapping[str, Callable[[Any, int], Any]] = {
@@ -56,7 +56,7 @@ def _file(run: RowRun, part: str) -> Path:
 def _is_measured(run: RowRun, path: Path) -> bool:
     if not path.exists():
         return False
-    return bool(json.loads(path.read_text())["config"] == run.row.config_values())
+    return bool(read_json(path)["config"] == run.row.config_values())
 
 
 def _measure(run: RowRun, part: str, progress: Progress | None) -> None:
@@ -78,5 +78,5 @@ def measured(run: RowRun) -> dict[str, Any]:
         "seed": agent.about["seed"],
         "trained_by": agent.about["provenance"],
     }
-    values = {part: json.loads(_file(run, part).read_text())["value"] for part in run.row.parts}
+    values = {part: read_json(_file(run, part))["value"] for part in run.row.parts}
     return about | values

@@ -12,11 +12,23 @@ from safe_diffusion_agent.storage import (
     csv_of,
     load_checkpoint,
     provenance,
+    read_json,
     save_checkpoint,
     write_atomically,
+    write_text,
 )
 
 TENSORS = {"a/x": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(3, dtype=torch.int64)}
+
+
+def test_a_damaged_json_file_is_named(tmp_path):
+    path = tmp_path / "results.json"
+    for content in (b"", b'{"a": 1', b"\xff\xfe"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"results.json is damaged .*\. Delete it, and run"):
+            read_json(path)
+    write_text(path, '{"a": [1]}')
+    assert read_json(path) == {"a": [1]}
 
 
 def test_round_trip(tmp_path):

@@ -95,6 +95,7 @@ def test_the_command_runs_is_interrupted_and_continues(tmp_path):
         (["evaluate", "pendulum", "--out", "file"], "file should be a folder"),
         (["evaluate", "pendulum", "--out", "file/x"], "file/x should be a folder"),
         (["describe", "tests/pendulum/swinging-v0", "--out", "file"], "file"),
+        (["describe", "--all"], "None of the paper's datasets is on this machine"),
         (["inspect", "pendulum", "--out", "name"], "A picture should end in .png"),
         (["inspect", "pendulum", "--step", "-5"], "step should be zero or more. Received -5"),
     ],

@@ -8,6 +8,7 @@ import pytest
 
 from safe_diffusion_agent.cli.display import show_comparison
 from safe_diffusion_agent.data.collection import CollectConfig
+from safe_diffusion_agent.data.writing import update_metadata
 from safe_diffusion_agent.evaluation.tables import read_table
 from safe_diffusion_agent.experiments import catalog, jobs, reproduce
 from safe_diffusion_agent.experiments.catalog import STUDIES
@@ -126,6 +127,28 @@ def test_unconstrained_methods_alone_are_a_picture_of_lines(toy_dataset, tmp_pat
     assert (folder / "toy.png").stat().st_size > 5_000
     (line,) = read_table(folder / "overall.csv")
     assert line["method"] == "bc" and line["num_episodes"] == 2
+
+
+def test_results_that_are_damaged_are_named(toy_dataset, tmp_path):
+    (run, *_) = plan("fig1", methods=["bc"], runs=tmp_path)
+    run.out.mkdir(parents=True)
+    (run.out / "results.json").touch()
+    with pytest.raises(ValueError, match=f"{run.out}/results.json is damaged"):
+        jobs_of(run)[0].is_done()
+
+
+def test_evaluations_of_several_maximum_budgets_do_not_stand_side_by_side(
+    toy_dataset, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(catalog.STUDIES, "toy", study_with(("caps", "bc")))
+    options = options_in(tmp_path) | {"num_episodes": 1}
+    reproduce.reproduce("toy", methods=["caps"], **options)
+    update_metadata(toy_dataset[0], {"max_budget": 7.0})
+    try:
+        with pytest.raises(ValueError, match=r"one maximum budget: .*caps.* has 60, .*bc.* has 7"):
+            reproduce.reproduce("toy", **options)
+    finally:
+        update_metadata(toy_dataset[0], {"max_budget": 60.0})
 
 
 def test_a_mistake_is_found_before_any_work(toy_dataset, tmp_path):
