@@ -28,6 +28,7 @@ from safe_diffusion_agent.cli.options import (
     parse_ratios,
     parse_seeds,
     parse_settings,
+    refuse_given,
 )
 
 app = typer.Typer()
@@ -35,6 +36,7 @@ app = typer.Typer()
 
 @app.command(epilog="Example: trebi train safe-envs/pendulum/sac-replay-v0 runs/pendulum")
 def train(
+    context: typer.Context,
     source: Annotated[
         str,
         typer.Argument(help="Minari id of a dataset; a task, for a method that learns in one."),
@@ -59,6 +61,7 @@ def train(
 
     folders = {seed: out}
     if seeds is not None:
+        refuse_given(context, ["seed"], "with --seeds")
         folders = {one: out / f"seed-{one}" for one in parse_seeds(seeds)}
     trainings = [
         train_job(

@@ -20,6 +20,7 @@ from safe_diffusion_agent.cli.options import (
     Seed,
     parse_function,
     parse_policy,
+    refuse_given,
 )
 
 app = typer.Typer()
@@ -31,6 +32,7 @@ app = typer.Typer()
     "--policy sac.zip,share=0.7,noise=0.1 --policy random,share=0.3"
 )
 def collect(
+    context: typer.Context,
     env_id: Annotated[str | None, typer.Argument(help="A task of `trebi list`.")] = None,
     quality: Annotated[
         str | None,
@@ -72,6 +74,11 @@ def collect(
     from safe_diffusion_agent.data.manifest import MANIFEST, capped
     from safe_diffusion_agent.experiments.jobs import collect_job, run_all
 
+    if all_datasets:
+        of_one = ("quality", "steps", "train_steps", "dataset_id", "out")
+        refuse_given(context, of_one, "with --all")
+    else:
+        refuse_given(context, ["max_steps"], "without --all")
     if all_datasets == (env_id is not None):
         raise ValueError("Name one task, or give --all.")
     if policies:
@@ -86,7 +93,6 @@ def collect(
         raise ValueError("--num-envs needs a --policy: SAC acts in one environment.")
     if env_id is None:
         configs = [replace(config, seed=seed) for config in capped(MANIFEST, max_steps)]
-        dataset_id = out = None
     else:
         one = CollectConfig(
             env_id=env_id,
@@ -133,6 +139,7 @@ def _collect_with(
 
 @app.command(epilog="Example: trebi describe safe-envs/pendulum/sac-replay-v0 --out runs/card")
 def describe(
+    context: typer.Context,
     dataset_id: Annotated[
         str | None, typer.Argument(help="Minari id of a dataset with costs.")
     ] = None,
@@ -149,6 +156,8 @@ def describe(
     from safe_diffusion_agent.experiments.cards import describe as describe_dataset
     from safe_diffusion_agent.experiments.cards import describe_all
 
+    if all_datasets:
+        refuse_given(context, ("cost_key", "cost_fn"), "with --all")
     if all_datasets == (dataset_id is not None):
         raise ValueError("Name one dataset, or give --all.")
     if dataset_id is None:

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import json
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
@@ -26,6 +27,24 @@ CostFn = Annotated[
 Ratios = Annotated[str, typer.Option(help="Budgets as shares of the maximum, with commas between.")]
 Jobs = Annotated[int, typer.Option(help="Processes side by side, where there are several jobs.")]
 NumEpisodes = Annotated[int, typer.Option("--episodes", help="Episodes per budget.")]
+
+
+def refuse_given(context: typer.Context, names: Iterable[str], where: str) -> None:
+    """Refuses options that would have no effect.
+
+    Args:
+        context: Of the command.
+        names: Parameters of the command.
+        where: Why they have none, like "with --all".
+
+    Raises:
+        ValueError: One of them is given on the command line.
+    """
+    options = {parameter.name: parameter.opts[0] for parameter in context.command.params}
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise ValueError(f"{options[name]} has no effect {where}: leave it out.")
 
 
 WORDS = {"true": True, "false": False, "none": None, "null": None}  # as Python and JSON have them

@@ -19,7 +19,9 @@ def reproduce(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("results/reproduce"),
     runs: Annotated[Path, typer.Option(help="Folder of the jobs.")] = Path("runs/reproduce"),
-    scale: Annotated[str, typer.Option(help="small or paper; of the paper's figures.")] = "small",
+    scale: Annotated[
+        str | None, typer.Option(help="Of the paper's figures: small (unless you say so) or paper.")
+    ] = None,
     tasks: Annotated[str | None, typer.Option(help="Only these, with commas between.")] = None,
     qualities: Annotated[
         str | None, typer.Option(help="Only these datasets, like medium-replay.")
@@ -28,7 +30,9 @@ def reproduce(
         str | None, typer.Option(help="Instead of the study's, like trebi:frontier,caps.")
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds of the trainings.")] = None,
-    episodes: Annotated[int | None, typer.Option(help="Per budget and seed.")] = None,
+    episodes: Annotated[
+        int | None, typer.Option(help="Per budget and seed; in all, where budgets are drawn.")
+    ] = None,
     max_steps: Annotated[
         int | None, typer.Option(help="Cut datasets, and the training of their SAC, to this.")
     ] = None,

@@ -105,17 +105,17 @@ class Choice:
     """What is made of a study; None is what the study says.
 
     Attributes:
-        scale: One of `SCALES`, for a study that has no scale of its own.
+        scale: One of `SCALES`, for a study that has none of its own: `"small"`, unless it is given.
         tasks: Only these tasks.
         qualities: Only datasets of these qualities.
         methods: These methods instead, as `method` or `method:preset`, each in all rows of the
             study's first one.
         seeds: Of the trainings.
-        num_episodes: Per budget and seed.
+        num_episodes: Per budget and seed; with random budgets, in all.
         max_steps: Datasets, and their SAC, are cut to so many steps.
     """
 
-    scale: str = "small"
+    scale: str | None = None
     tasks: Sequence[str] | None = None
     qualities: Sequence[str] | None = None
     methods: Sequence[str] | None = None
@@ -128,16 +128,22 @@ class Choice:
 
         Raises:
             UnknownNameError: There is no such scale.
+            ValueError: A scale is given, and the study has its own.
         """
-        if self.scale not in SCALES:
+        if self.scale is not None and self.scale not in SCALES:
             raise UnknownNameError("scale", self.scale, SCALES)
-        scale = study.scale or SCALES[self.scale]
-        return replace(
-            scale,
-            seeds=tuple(self.seeds or scale.seeds),
-            num_episodes=self.num_episodes or scale.num_episodes,
-            max_steps=self.max_steps or scale.max_steps,
-        )
+        if self.scale is not None and study.scale is not None:
+            raise ValueError(
+                f"{study.title!r} has a scale of its own: choose seeds, episodes and max-steps "
+                "instead of a scale."
+            )
+        scale = study.scale or SCALES[self.scale or "small"]
+        given: dict[str, Any] = {
+            "seeds": None if self.seeds is None else tuple(self.seeds),
+            "num_episodes": self.num_episodes,
+            "max_steps": self.max_steps,
+        }
+        return replace(scale, **{name: of for name, of in given.items() if of is not None})
 
     def rows_of(self, study: Study) -> list[Row]:
         """Returns the rows, with all that the scale says filled in; checks their settings.
@@ -156,9 +162,9 @@ class Choice:
         if not rows:
             known = ", ".join(dict.fromkeys(row.task for row in study.rows))
             raise ValueError(f"The study has none of these datasets. It has: {known}.")
-        if self.methods:
+        if self.methods is not None:
             rows = _with_methods(rows, self.methods)
-        if self.seeds:
+        if self.seeds is not None:
             rows = [replace(row, seed=None) for row in rows]
             rows = [row for index, row in enumerate(rows) if row not in rows[:index]]
         scale = self.scale_of(study)
@@ -194,10 +200,10 @@ def _filled(row: Row, scale: Scale, seed: int, num_episodes: int | None) -> Row:
     row = replace(row, preset=row.preset or scale.preset, seed=seed)
     row.config_values()  # refuses what the method does not know
     evaluation = {"seed": seed, "num_episodes": scale.num_episodes, **row.evaluation}
-    if not evaluation.get("random_ratios"):
-        evaluation["num_episodes"] = num_episodes or evaluation["num_episodes"]
-        if not METHODS[row.method].constrained:
-            evaluation["ratios"] = (1.0,)
+    if num_episodes is not None:
+        evaluation["num_episodes"] = num_episodes
+    if not evaluation.get("random_ratios") and not METHODS[row.method].constrained:
+        evaluation["ratios"] = (1.0,)
     _check_interval(row, EvaluationConfig(**evaluation).control_interval)
     (dataset,) = capped([row.dataset], scale.max_steps)
     return replace(row, evaluation=evaluation, dataset=dataset)

@@ -26,7 +26,7 @@ def rows_of(name, **choice):
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_study_names_methods_settings_and_parts_that_exist(name):
-    for scale in SCALES:
+    for scale in SCALES if STUDIES[name].scale is None else (None,):
         rows = rows_of(name, scale=scale)
         assert all(set(row.parts) <= set(PARTS) for row in rows)
         identities = [(row.label, dataset_id_of(row.dataset), row.seed) for row in rows]
@@ -72,7 +72,24 @@ def test_seeds_and_episodes_can_be_chosen():
     assert {row.seed for row in rows} == {5}
     assert {row.evaluation["num_episodes"] for row in rows} == {2}
     assert {row.evaluation["seed"] for row in rows} == {3000}
-    assert {row.evaluation["num_episodes"] for row in rows_of("fig8", num_episodes=2)} == {100}
+    for num, given in ((100, None), (2, 2)):
+        rows = rows_of("fig8", num_episodes=given)
+        assert {row.evaluation["num_episodes"] for row in rows} == {num}
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"num_episodes": 0}, "num_episodes should be positive. Received 0"),
+        ({"max_steps": 0}, "num_steps should be at least"),
+        ({"scale": "papr"}, "Did you mean 'paper'"),
+    ],
+)
+def test_what_is_asked_for_is_never_left_out(choice, message):
+    with pytest.raises(ValueError, match=message):
+        rows_of("fig1", **choice)
+    with pytest.raises(ValueError, match="has a scale of its own: choose seeds"):
+        rows_of("ablation", scale="paper")
 
 
 def test_a_dataset_that_is_cut_has_an_id_of_its_own():
