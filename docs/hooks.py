@@ -187,7 +187,11 @@ Row = tuple[str, str, Callable[[Any], Any]]
 
 
 def _groups(method: str) -> Iterator[tuple[str, str, list[Row]]]:
-    """Title, first line and settings of each group; a setting is a name, a text and a reader."""
+    """Title, first line and settings of each group; a setting is a name, a text and a reader.
+
+    Settings that the method does not read are left out.
+    """
+    unread = METHODS[method].agent_class.unread
     config = next(iter(METHODS[method].presets.values()))
     own, groups = [], []
     texts = _attributes(type(config))
@@ -198,7 +202,7 @@ def _groups(method: str) -> Iterator[tuple[str, str, list[Row]]]:
             rows = [
                 (f.name, of_group.get(f.name, ""),
                  lambda c, g=field.name, n=f.name: getattr(getattr(c, g), n))
-                for f in fields(value)
+                for f in fields(value) if f.name not in unread
             ]  # fmt: skip
             groups.append((field.name, inspect.getdoc(type(value)).split("\n")[0], rows))
         elif field.name != "preset":

@@ -43,6 +43,7 @@ class Agent(Predictor, ABC):
         method: Name of its method.
         config_class: Class of its settings.
         changeable: Names of the settings that training leaves open.
+        unread: Names of settings of its config that change nothing; they are refused.
         few_states: With at most so many states and small networks, `act` takes one CPU thread.
         max_states: States that are acted on at a time; bounds the memory.
     """
@@ -50,6 +51,7 @@ class Agent(Predictor, ABC):
     method: ClassVar[str]
     config_class: ClassVar[Any]
     changeable: ClassVar[tuple[str, ...]] = ()
+    unread: ClassVar[tuple[str, ...]] = ()
     few_states: int = 8
     max_states: int = 1024
 
@@ -178,7 +180,8 @@ class Agent(Predictor, ABC):
         for name in settings:
             if name not in cls.changeable:
                 raise UnknownNameError("setting that training leaves open", name, cls.changeable)
-        config = override(from_json(cls.config_class, document["config"]), settings)
+        stored = from_json(cls.config_class, document["config"])
+        config = override(stored, settings, unread=cls.unread)
         task = Task.from_json(document["task"])
         parts: Parts = {}
         for name, tensor in tensors.items():

@@ -135,8 +135,13 @@ def change(config: Config, settings: Mapping[str, Any]) -> Config:
     return replace(config, **own, **of_groups)  # type: ignore[type-var]  # it is a dataclass
 
 
-def override(config: Config, settings: Mapping[str, Any]) -> Config:
+def override(config: Config, settings: Mapping[str, Any], *, unread: Iterable[str] = ()) -> Config:
     """Returns a config with some settings changed, as a user asks for it.
+
+    Args:
+        config: The config.
+        settings: Names and values.
+        unread: Settings that it has, and its method does not read.
 
     Raises:
         UnknownNameError: There is no such setting.
@@ -150,6 +155,8 @@ def override(config: Config, settings: Mapping[str, Any]) -> Config:
         return changed if group is None else getattr(changed, group)
 
     for name in settings:
+        if name in unread:
+            raise ValueError(f"{name} has no effect with this method: leave it out.")
         (its_field,) = (f for f in fields(holder(name)) if f.name == name)
         for other, needed in its_field.metadata.get("only", {}).items():
             value = getattr(holder(other), other)

@@ -70,7 +70,8 @@ class Method:
         if preset not in self.presets:
             raise UnknownNameError("preset", preset, self.presets)
         of_task = self.task_overrides.get(preset, {}).get(env_id or "", {})
-        return override(change(self.presets[preset], of_task), settings)
+        of_preset = change(self.presets[preset], of_task)
+        return override(of_preset, settings, unread=self.agent_class.unread)
 
     def check_source(self, *, online: bool) -> None:
         """Refuses to learn from what the method cannot learn from.

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from safe_diffusion_agent.errors import CheckpointError, UnknownNameError
 from safe_diffusion_agent.evaluation.protocol import EvaluationConfig
 from safe_diffusion_agent.experiments.stages import evaluate, train
 from safe_diffusion_agent.methods.table import METHODS, load_agent, method_of
-from safe_diffusion_agent.settings import from_json
+from safe_diffusion_agent.settings import change, from_json, group_of_setting
 from safe_diffusion_agent.storage import load_checkpoint, save_checkpoint
 
 SMALL = {"num_steps": 6, "batch_size": 32}
@@ -222,6 +223,41 @@ def test_only_what_training_leaves_open_can_be_changed_when_loading(agents, meth
         agent_class.load(tmp_path, num_steps=7)
     for name in {"num_actions", "num_bisections"} & set(agent_class.changeable):
         assert f"{name}': 3" in str(asdict(agent_class.load(tmp_path, **{name: 3}).config))
+
+
+OTHER_VALUES = {
+    "actor_learning_rate": 0.05, "critic_learning_rate": 0.05, "generator_learning_rate": 0.05,
+    "target_rate": 0.5, "discount": 0.5, "cost_discount": 0.5, "penalty": 7.0, "penalty_ramp": True,
+    "budget_margin": 0.3, "risk": 0.3, "budget_scale": 2.0, "guidance_scale": 9.0,
+    "num_candidates": 3, "clip": False, "sampling_steps": 2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "trebi"])
+def test_what_is_refused_for_having_no_effect_has_none_and_all_else_has(tiny_episodes, method):
+    """By trying: weights of a short training, and actions on a budget that matters."""
+    chosen = METHODS[method]
+    few = {"ratios": (0.2,)} if "ratios" in SMALLER.get(method, {}) else {}
+    base = change(chosen.presets["quick"], {"num_steps": 3, "batch_size": 16, **few})
+
+    def behavior(config):
+        agent, _ = chosen.fit(tiny_episodes, config, seed=0, device="cpu")
+        acted = agent.act(OBSERVATIONS, BUDGETS, STEPS, generator=agent.new_generator())
+        weights = [tensor.ravel() for tensor in agent.networks.state_dict().values()]
+        return torch.cat([torch.from_numpy(acted).ravel(), *weights])
+
+    expected = behavior(base)
+    for name in OTHER_VALUES.keys() & group_of_setting(type(base)).keys():
+        given = {name: OTHER_VALUES[name]}
+        same = torch.equal(behavior(change(base, given)), expected)
+        with pytest.raises(ValueError, match=f"^{name} has no effect") if same else nullcontext():
+            chosen.config("quick", **given)
+
+
+def test_a_setting_without_effect_is_refused_when_loading(agents, tmp_path):
+    agents("diffuser").save(tmp_path)
+    with pytest.raises(ValueError, match="^penalty has no effect with this method"):
+        load_agent(tmp_path, penalty=3.0)
 
 
 def test_a_method_says_what_it_learns_from():

@@ -91,6 +91,7 @@ class BcorleAgent(BcqAgent):
     method: ClassVar[str] = "bcorle"
     config_class: ClassVar[Any] = BcorleConfig
     training_class: ClassVar[Any] = BcorleTraining
+    unread: ClassVar[tuple[str, ...]] = ()
     changeable: ClassVar[tuple[str, ...]] = ("num_actions", "num_bisections")
     extra_dims, has_cost = 1, True
 

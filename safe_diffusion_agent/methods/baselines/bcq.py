@@ -232,6 +232,7 @@ class BcqAgent(BaselineAgent):
     config_class: ClassVar[Any] = BcqMethodConfig
     training_class: ClassVar[Any] = BcqTraining
     changeable: ClassVar[tuple[str, ...]] = ("num_actions",)
+    unread: ClassVar[tuple[str, ...]] = ("cost_discount",)  # it has no critic of cost
     extra_dims: ClassVar[int] = 0  # of a state, beside the observation
     has_cost: ClassVar[bool] = False
     config: Any

@@ -82,6 +82,7 @@ class BcqLagrangianAgent(BcqAgent):
     method: ClassVar[str] = "bcq-lagrangian"
     config_class: ClassVar[Any] = BcqLagrangianConfig
     training_class: ClassVar[Any] = BcqLagrangianTraining
+    unread: ClassVar[tuple[str, ...]] = ()
     per_budget = True
 
     @classmethod

@@ -61,6 +61,10 @@ class CloningAgent(BaselineAgent):
     """Behavior cloning with a Gaussian policy; acts by its mean."""
 
     method: ClassVar[str] = "bc"
+    unread: ClassVar[tuple[str, ...]] = (
+        *("critic_learning_rate", "generator_learning_rate", "target_rate"),
+        *("discount", "cost_discount"),
+    )
     config_class: ClassVar[Any] = CloningConfig
     training_class: ClassVar[Any] = CloningTraining
     config: CloningConfig

@@ -186,6 +186,7 @@ class CapsAgent(BaselineAgent):
     method: ClassVar[str] = "caps"
     config_class: ClassVar[Any] = CapsConfig
     training_class: ClassVar[Any] = CapsTraining
+    unread: ClassVar[tuple[str, ...]] = ("generator_learning_rate",)
     config: CapsConfig
 
     @property

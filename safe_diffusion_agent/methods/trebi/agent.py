@@ -243,6 +243,9 @@ class DiffuserAgent(TrebiAgent):
     """Plans as TREBI with an infinite budget: plain Diffuser (Janner et al. 2022), to compare."""
 
     method: ClassVar[str] = "diffuser"
+    unread: ClassVar[tuple[str, ...]] = (
+        *("penalty", "penalty_ramp", "budget_margin", "risk", "budget_scale"),
+    )
 
     def _budgets(self, given: Tensor) -> Tensor:
         return torch.full_like(given, math.inf)
