@@ -1,7 +1,7 @@
 """Offline data: Minari datasets with costs, read into flat arrays and checked.
 
 Minari stores costs under the step infos, of which there are T + 1 per episode because the reset
-comes first: the cost of action t is at index t + 1 there. This module and `minari_writer` hide
+comes first: the cost of action t is at index t + 1 there. This module and `writing` hide
 that; everywhere else in this package it is at index t.
 """
 

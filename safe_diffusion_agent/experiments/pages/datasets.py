@@ -31,10 +31,10 @@ SIZES_NOTE = (
 BUDGETS_NOTE = (
     "Costs are discounted as the task's budgets are (MuJoCo: 0.99). The mean episode cost is the "
     "paper's rule for the maximum budget, but for MuJoCo, where the paper measures unconstrained "
-    "planning (`trebi max-budget DATASET --agent RUN`). Stored with the dataset: the paper's value "
-    "where the dataset has the paper's size, so that results can be compared; else the mean "
-    "episode cost, by `trebi max-budget`. Last columns: share of episodes within each ratio of the "
-    "stored one (condition (7) of the paper)."
+    "planning (`trebi max-budget DATASET --agent RUN`). Stored with the dataset: the paper's "
+    "value, whatever the size, so that results can be compared, unless `trebi max-budget` has "
+    "replaced it by the mean episode cost. Last columns: share of episodes within each ratio of "
+    "the stored one (condition (7) of the paper)."
 )
 
 
