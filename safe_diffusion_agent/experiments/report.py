@@ -3,7 +3,6 @@
 A table stands between `<!-- begin NAME -->` and `<!-- end NAME -->`; NAME is one of `PARTS`.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -22,7 +21,7 @@ from safe_diffusion_agent.experiments.pages.studies import studies_page
 from safe_diffusion_agent.experiments.pages.timing import latency_page, overhead_page
 from safe_diffusion_agent.experiments.pages.trust import by_risk, pooled, trust_page
 from safe_diffusion_agent.methods.table import METHODS
-from safe_diffusion_agent.storage import write_text
+from safe_diffusion_agent.storage import read_json, write_text
 from safe_envs import TASKS
 
 MARKED = re.compile(r"<!-- begin ([\w-]+) -->\n.*?<!-- end \1 -->", re.DOTALL)
@@ -54,7 +53,7 @@ def report(root: Path, *, check: bool = False) -> list[str]:
         write_text(path, texts[path])
     for path in _trust_files(root / "results"):
         if not check:
-            _draw_trust(json.loads(path.read_text())["agents"], path.with_suffix(".png"))
+            _draw_trust(read_json(path)["agents"], path.with_suffix(".png"))
     return [str(path.relative_to(root)) for path in changed]
 
 
@@ -68,13 +67,13 @@ def _pages(results: Path) -> Iterator[tuple[Path, str]]:
     if (results / "reproduce").exists():
         yield results / "reproduce" / "README.md", studies_page(results / "reproduce")
     for path in _trust_files(results):
-        page = trust_page(json.loads(path.read_text()), f"{path.stem}.png")
+        page = trust_page(read_json(path), f"{path.stem}.png")
         yield path.with_suffix(".md"), page
     if (results / "latency").exists():
         yield results / "latency" / "README.md", latency_page(results / "latency")
     overhead, datasets = results / "env_overhead.json", results / "datasets"
     if overhead.exists():
-        yield results / "envs" / "README.md", overhead_page(json.loads(overhead.read_text()))
+        yield results / "envs" / "README.md", overhead_page(read_json(overhead))
     if (datasets / "datasets.json").exists():
         yield datasets / "README.md", datasets_page(datasets)
 
@@ -118,7 +117,7 @@ def _methods(root: Path) -> str:
 
 
 def _quickstart(root: Path) -> str:
-    document = json.loads((root / "results" / "quickstart" / "results.json").read_text())
+    document = read_json(root / "results" / "quickstart" / "results.json")
     names = {"median": "cost / budget: median", "q1": "q1", "q3": "q3", "maximum": "largest"}
     columns = [
         Column("budget (ratio)", lambda line: f"{line['budget']:g} ({line['ratio']:g})"),

@@ -1,6 +1,5 @@
 """The page of datasets, which leads to their cards."""
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from safe_diffusion_agent.data.collection import default_dataset_id
 from safe_diffusion_agent.data.manifest import MANIFEST
 from safe_diffusion_agent.experiments.markdown import Column, table
+from safe_diffusion_agent.storage import read_json
 
 Line = dict[str, Any]
 LINK = Column("dataset", lambda line: f"[`{line['dataset_id']}`]({line['folder']}/card.md)")
@@ -40,7 +40,7 @@ BUDGETS_NOTE = (
 
 def datasets_page(folder: Path) -> str:
     """Returns the page of a folder with `datasets.json`, and perhaps remarks on it."""
-    lines = json.loads((folder / "datasets.json").read_text())["datasets"]
+    lines = read_json(folder / "datasets.json")["datasets"]
     remarks = [path.read_text().strip() for path in folder.glob("remarks.md")]
     budgets = [
         LINK,

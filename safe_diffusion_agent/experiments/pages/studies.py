@@ -1,6 +1,5 @@
 """The page of all studies that `trebi reproduce` has made."""
 
-import json
 import re
 from collections.abc import Sequence
 from functools import partial
@@ -14,6 +13,7 @@ from safe_diffusion_agent.evaluation.tables import read_table
 from safe_diffusion_agent.experiments.catalog import STUDIES
 from safe_diffusion_agent.experiments.markdown import Column, cells, made_by, share, table
 from safe_diffusion_agent.methods.table import METHODS
+from safe_diffusion_agent.storage import read_json
 
 Line = dict[str, Any]
 HEAD = """# Studies
@@ -42,7 +42,7 @@ def studies_page(folder: Path) -> str:
 
 
 def _section(folder: Path) -> str:
-    document, name = json.loads((folder / "about.json").read_text()), folder.name
+    document, name = read_json(folder / "about.json"), folder.name
     lines = read_table(folder / "summary.csv")
     parts = [f"{'###' if '-' in name else '##'} {name}: {document['title']}"]
     parts += [path.read_text().strip() for path in folder.glob("remarks.md")]

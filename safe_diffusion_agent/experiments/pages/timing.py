@@ -1,12 +1,12 @@
 """The pages of what the programs in benchmarks/ timed."""
 
-import json
 from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from safe_diffusion_agent.experiments.markdown import Column, cells, made_by, rounded, table
+from safe_diffusion_agent.storage import read_json
 
 Line = dict[str, Any]
 
@@ -15,7 +15,7 @@ def latency_page(folder: Path) -> str:
     """Returns the page of a folder with documents of `latency.py`, and remarks on them."""
 
     def documents(kind: str) -> list[Line]:
-        return [json.loads(path.read_text()) for path in sorted(folder.glob(f"{kind}-*.json"))]
+        return [read_json(path) for path in sorted(folder.glob(f"{kind}-*.json"))]
 
     parts = ["# How fast it acts"]
     parts += [part for document in documents("act") for part in _acts(document)]
