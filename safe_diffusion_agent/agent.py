@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from safe_diffusion_agent.compute import one_thread, resolve_device
+from safe_diffusion_agent.compute import resolve_device
 from safe_diffusion_agent.episodes import FloatArray, Task
 from safe_diffusion_agent.errors import CheckpointError, UnknownNameError, warn
 from safe_diffusion_agent.predictor import Predictor
@@ -253,10 +253,17 @@ class Agent(Predictor, ABC):
         scheduler, and a plan of 10 ms takes 100 ms or a second (`benchmarks/latency.py`).
         """
         generator = self.generator if generator is None else generator
-        few = len(states[0]) <= self.few_states and torch.get_num_threads() > 1
-        with one_thread(few), torch.no_grad():
-            parts = (tensor.split(size or self.max_states) for tensor in states)
-            return [function(*chunk, generator) for chunk in zip(*parts, strict=True)]
+        num_threads = torch.get_num_threads()
+        one_thread = len(states[0]) <= self.few_states and num_threads > 1
+        if one_thread:
+            torch.set_num_threads(1)
+        try:
+            with torch.no_grad():
+                parts = (tensor.split(size or self.max_states) for tensor in states)
+                return [function(*chunk, generator) for chunk in zip(*parts, strict=True)]
+        finally:
+            if one_thread:
+                torch.set_num_threads(num_threads)
 
     def _check_finite(self, actions: Tensor) -> FloatArray:
         """Returns the actions as an array, or says what may have made them infinite or NaN."""
