@@ -7,7 +7,7 @@ import numpy as np
 from safe_diffusion_agent.data.reading import load_episodes
 from safe_diffusion_agent.episodes import is_held_out, values_to_go
 from safe_diffusion_agent.evaluation.statistics import auroc, brier_score, calibration_curve
-from safe_diffusion_agent.experiments.shifts import START_SEED, Array, play
+from safe_diffusion_agent.experiments.shifts import START_SEED, Array, held_back, play
 
 KINDS = ("keep_probability", "safe_mass", "feasible")
 
@@ -19,14 +19,14 @@ class Switched:
         agent: The agent.
         at: `(n,)`, the step at which the budget becomes the new one.
         budgets: `(n,)`, the new budgets.
-        margin: Held back of them.
+        risk: What is held back of them is for it; None is nothing.
 
     Attributes:
         forecasts: What was forecast at the switch: kind -> `(n,)`.
     """
 
-    def __init__(self, agent: Any, at: Array, budgets: Array, margin: float):
-        self._agent, self._at, self._budgets, self._margin = agent, at, budgets, margin
+    def __init__(self, agent: Any, at: Array, budgets: Array, risk: float | None):
+        self._agent, self._at, self._budgets, self._risk = agent, at, budgets, risk
         self._generator = agent.new_generator()
         self._left = np.full(len(at), np.inf)
         self._told: Array | None = None
@@ -49,12 +49,14 @@ class Switched:
             feasibility = self._agent.feasibility(obs_now, budgets, steps_now, **options)
             self.forecasts["keep_probability"][now] = feasibility.keep_probability
             self.forecasts["safe_mass"][now] = feasibility.safe_mass
-            plan = self._agent.plan(obs_now, budgets - self._margin, steps_now, **options)
+            allowed = budgets - held_back(self._agent, self._risk, steps_now)
+            plan = self._agent.plan(obs_now, allowed, steps_now, **options)
             self.forecasts["feasible"][now] = plan.feasible
-        return self._agent.act(obs, self._left - self._margin, steps, **options)
+        allowed = self._left - held_back(self._agent, self._risk, steps)
+        return self._agent.act(obs, allowed, steps, **options)
 
 
-def agent_forecasts(agent: Any, num: int, margin: float) -> dict[str, Any]:
+def agent_forecasts(agent: Any, num: int, risk: float | None) -> dict[str, Any]:
     """Compares forecasts with whether the agent then keeps the budget.
 
     The states are along episodes without a budget, up to a random step; the budgets a fifth of the
@@ -63,14 +65,14 @@ def agent_forecasts(agent: Any, num: int, margin: float) -> dict[str, Any]:
     Args:
         agent: Loaded without a margin of its own.
         num: States.
-        margin: Held back of the budgets.
+        risk: What is held back of the budgets is for it; None is nothing.
     """
     rng = np.random.default_rng(START_SEED)
     limit, max_budget = agent.task.max_episode_steps, agent.task.max_budget
     at = rng.integers(0, int(0.9 * limit), num)
     budgets = 0.2 * max_budget * rng.random(num) ** 2
-    policy = Switched(agent, at, budgets, margin)
-    _, _, run = play(agent, np.full(num, 10.0 * max_budget), 0.0, np.arange(num), act=policy)
+    policy = Switched(agent, at, budgets, risk)
+    _, _, run = play(agent, np.full(num, 10.0 * max_budget), None, np.arange(num), act=policy)
     steps = np.arange(len(run.costs))[:, None]
     weights = np.where(steps >= at, agent.cost_discount ** np.maximum(steps - at, 0), 0.0)
     reached = run.num_steps > at  # the others ended before

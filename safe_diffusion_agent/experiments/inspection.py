@@ -132,7 +132,7 @@ def decision_of(
         observation=np.asarray(obs, np.float32),
         remaining_budget=float(remaining_budget),
         remaining_steps=int(remaining_steps),
-        margin=agent.margin,
+        margin=float(plan.margin[0]),
         plan=plan,
         curves=curves,
         frontier=alone,

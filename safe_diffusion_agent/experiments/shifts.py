@@ -100,9 +100,10 @@ def shifts_of(env_id: str) -> list[Shift]:
 def play(
     agent: Any,
     budgets: Array,
-    held_back: Array | float,
+    risks: Array | float | None,
     episodes: Array,
     *,
+    more: float = 0.0,
     shift: Shift = NO_SHIFT,
     grants: Array | None = None,
     act: Policy | None = None,
@@ -112,8 +113,9 @@ def play(
     Args:
         agent: Loaded without a margin of its own.
         budgets: `(n,)`, in cost units.
-        held_back: The agent is told so much less than the budget; a number or `(n,)`.
+        risks: The agent is told the budget less its margin for a risk; a number, `(n,)` or None.
         episodes: `(n,)`, indices of the start states.
+        more: What is held back on top of that, in cost units.
         shift: The world.
         grants: Changes of the budgets, `(T, n)`; None: none.
         act: Takes the place of the agent's `act`.
@@ -125,7 +127,7 @@ def play(
     discount = agent.cost_discount
 
     def policy(obs: Any, remaining: Array, steps: Array) -> Array:
-        return chosen(obs, remaining - held_back, steps)
+        return chosen(obs, remaining - held_back(agent, risks, steps) - more, steps)
 
     options: dict[str, Any] = {}
     if shift != NO_SHIFT:
@@ -140,6 +142,19 @@ def play(
         **options,
     )
     return run.rewards.sum(axis=0), discounted_sum(run.costs, discount), run
+
+
+def held_back(agent: Any, risks: Array | float | None, steps: Array) -> Array:
+    """Returns what the agent holds back at steps `(n,)` for a risk, or one each; None is nothing.
+
+    A risk that the agent has too few scores for gives infinity.
+    """
+    margins = np.zeros(len(steps))
+    of_each = np.broadcast_to(np.nan if risks is None else risks, margins.shape)
+    for risk in np.unique(of_each[~np.isnan(of_each)]):
+        rows = of_each == risk
+        margins[rows] = agent.margin_for(float(risk), steps[rows])
+    return margins
 
 
 def grid(*axes: Any) -> list[Array]:

@@ -16,7 +16,6 @@ from safe_diffusion_agent.experiments.trust_measures import (
     adaptive,
     cuts,
     guard,
-    margin_of,
     moving_budgets,
     risk_curve,
     shifted_risk_curves,
@@ -27,7 +26,7 @@ from safe_diffusion_agent.storage import read_json, write_text
 # Each is called with the agent and the number of episodes per setting.
 PARTS: Mapping[str, Callable[[Any, int], Any]] = {
     "risk": risk_curve,
-    "forecasts": lambda agent, num: agent_forecasts(agent, 20 * num, margin_of(agent, RISK)),
+    "forecasts": lambda agent, num: agent_forecasts(agent, 20 * num, RISK),
     "behavior": lambda agent, num: behavior_forecasts(agent, 20 * num),
     "moving": moving_budgets,
     "shifts": shifted_risk_curves,

@@ -53,11 +53,6 @@ def outcome(returns: Array, costs: Array, budgets: Array) -> dict[str, Any]:
     }
 
 
-def margin_of(agent: Any, risk: float | None) -> float:
-    """Returns what the agent holds back for a risk, in cost units; None is no margin."""
-    return 0.0 if risk is None else float(agent.margin_for(risk))
-
-
 def risk_curve(
     agent: Any, num: int, shift: Shift = NO_SHIFT, ratios: Sequence[float] = RATIOS
 ) -> list[dict[str, Any]]:
@@ -72,13 +67,14 @@ def risk_curve(
         shift: The world.
         ratios: Budgets as shares of the maximum.
     """
-    risks = [risk for risk in RISKS if np.isfinite(margin_of(agent, risk))]
+    margins = {risk: 0.0 if risk is None else agent.margin_for(risk) for risk in RISKS}
+    risks = [risk for risk in RISKS if np.isfinite(margins[risk])]
     which, ratio, episode = grid(range(len(risks)), ratios, range(num))
-    margins = np.array([margin_of(agent, risk) for risk in risks])
+    of_each = np.array([np.nan if risk is None else risk for risk in risks])[which]
     budgets = ratio * agent.task.max_budget
-    returns, costs, _ = play(agent, budgets, margins[which], episode, shift=shift)
+    returns, costs, _ = play(agent, budgets, of_each, episode, shift=shift)
     return [
-        {"risk": risk, "margin": float(margins[k]), "ratio": r}
+        {"risk": risk, "margin": margins[risk], "ratio": r}
         | outcome(returns[rows], costs[rows], budgets[rows])
         for k, risk in enumerate(risks)
         for r in ratios
@@ -125,9 +121,7 @@ def moving_budgets(agent: Any, num: int) -> list[dict[str, Any]]:
     total = total_budget(starts, grants, discount)
     both = np.concatenate([starts, total]), np.concatenate([grants, 0.0 * grants], axis=1)
     episodes = np.tile(np.arange(num), 2 * len(schedules))
-    all_returns, all_costs, run = play(
-        agent, both[0], margin_of(agent, RISK), episodes, grants=both[1]
-    )
+    all_returns, all_costs, run = play(agent, both[0], RISK, episodes, grants=both[1])
     (returns, informed), (costs, its_costs) = (np.split(x, 2) for x in (all_returns, all_costs))
     lost = lost_to_cuts(starts, grants, run.costs[:, : len(starts)], discount)
     rows = []
@@ -199,7 +193,8 @@ def adaptive(
             margins.append([agent.margin_for(risk.value) for risk in risks])
             budgets = np.tile(ratios[k], 2) * agent.task.max_budget
             starts = np.tile(k * lanes + np.arange(lanes), 2)
-            returns, costs, _ = play(agent, budgets, np.array(margins[-1]), starts, shift=shift)
+            values = np.array([risk.value for risk in risks])
+            returns, costs, _ = play(agent, budgets, values, starts, shift=shift)
             played.append((returns, costs, budgets))
             over = (costs > budgets)[lanes:]
             risks[lanes:] = [risk.update(bool(o)) for risk, o in zip(risks[lanes:], over)]
@@ -262,9 +257,9 @@ def guard(agent: Any, num: int, weight: float = 5.0) -> list[dict[str, Any]]:
         for name in ("no guard", "disagreement", "constant"):
             guarded = name == "disagreement"
             constant = float(np.mean(act.added)) if name == "constant" else 0.0
-            margin = margin_of(agent, RISK) + constant
+            playing = act if guarded else None
             returns, costs, _ = play(
-                agent, budgets, margin, episode, shift=shift, act=act if guarded else None
+                agent, budgets, RISK, episode, more=constant, shift=shift, act=playing
             )
             added = float(np.mean(act.added)) if guarded else constant
             row = {"shift": shift.name, "variant": name, "mean_added_margin": added}

@@ -18,7 +18,7 @@ from torch import Tensor
 from safe_diffusion_agent.agent import Agent, Parts, States
 from safe_diffusion_agent.episodes import Task
 from safe_diffusion_agent.errors import warn
-from safe_diffusion_agent.methods.trebi.calibration import Calibration
+from safe_diffusion_agent.methods.trebi.calibration import Calibration, Margin
 from safe_diffusion_agent.methods.trebi.config import PlannerConfig, TrebiConfig
 from safe_diffusion_agent.methods.trebi.diffusion import NoiseSchedule, Normalizer
 from safe_diffusion_agent.methods.trebi.feasibility import Feasibility, keep_probability, safe_mass
@@ -68,14 +68,14 @@ class TrebiAgent(Agent):
         self.networks: Any = networks.to(self.device).eval().requires_grad_(False)
         self.normalizer = normalizer.to(self.device)
         self.calibration = calibration
-        self.margin = config.planner.budget_margin * task.max_budget
+        self._margin = Margin(of_episode=config.planner.budget_margin * task.max_budget)
         if config.planner.risk is not None:
             if calibration is None:
                 raise ValueError(
                     "The agent is not calibrated, so that risk should be None. Train it with "
                     "calibration_share=0.1 (or, with the frontier, calibration_episodes=60)."
                 )
-            self.margin += calibration.margin(config.planner.risk)
+            self._margin += calibration.margin(config.planner.risk)
         if config.planner.num_candidates == 0 and not self.about.get("branches", True):
             warn(
                 "The critic of this agent learned from the recorded episodes alone. Without "
@@ -92,6 +92,11 @@ class TrebiAgent(Agent):
     def cost_discount(self) -> float:
         """gamma_c of the remaining budgets that the agent expects."""
         return self.config.model.cost_discount or self.task.cost_discount
+
+    @property
+    def margin(self) -> float:
+        """What is held back of a budget at the start of an episode, in cost units; >= 0."""
+        return self._margin.of_episode + self._margin.of_step
 
     @property
     def budget_scale(self) -> float:
@@ -136,7 +141,8 @@ class TrebiAgent(Agent):
         of_plan = (np.arange(len(candidates.chosen)), candidates.chosen)
         actions, budgets = candidates.actions[of_plan], self._budgets(states[1])
         self._check_finite(torch.from_numpy(actions[:, 0]))
-        within = choice.costs <= (budgets - self.margin)[:, None]
+        held_back = self._margin.at(self._decay(states[2]))
+        within = choice.costs <= (budgets - held_back)[:, None]
         least = choice.costs.nan_to_num(nan=math.inf).min(dim=1).values
         return Plan(
             actions=actions,
@@ -147,7 +153,7 @@ class TrebiAgent(Agent):
             num_fitting=within.sum(dim=1).cpu().numpy(),
             least_cost=least.cpu().numpy(),
             remaining_budget=budgets.cpu().numpy(),
-            margin=self.margin,
+            margin=held_back.cpu().numpy(),
             keep_probability=keep_probability(self.calibration, self.task, budgets, least),
             candidates=candidates if return_candidates else None,
         )
@@ -182,22 +188,36 @@ class TrebiAgent(Agent):
         masses = torch.cat(self._in_chunks(of_behavior, states, generator, size))
         return Feasibility(masses.cpu().numpy(), of_agent)
 
-    def margin_for(self, risk: float) -> float:
+    def margin_for(self, risk: float, remaining_steps: npt.ArrayLike | None = None) -> Any:
         """Returns what this agent would hold back of a budget for another risk, in cost units.
 
         It is for whoever changes the risk between episodes, as `AdaptiveRisk` does: an agent loaded
-        with `risk=None` is told `remaining_budget - agent.margin_for(risk)`. A risk of 1 or more is
-        no margin; one too small for the scores is an infinite one, with which every plan is the one
-        that is predicted to cost least.
+        with `risk=None` is told `remaining_budget - agent.margin_for(risk, remaining_steps)`. A
+        risk of 1 or more is no margin; one too small for the scores is an infinite one, with which
+        every plan is the one that is predicted to cost least.
+
+        Args:
+            risk: Share of the episodes that may be over budget.
+            remaining_steps: Steps up to the time limit, a number or `(n,)`: where costs are
+                discounted, the margin grows with the remaining budget. None: the first step.
+
+        Returns:
+            A number, or an array `(n,)` for an array of steps.
 
         Raises:
             ValueError: The agent is not calibrated.
         """
         if self.calibration is None:
             raise ValueError("The agent is not calibrated: there is no margin for a risk.")
-        if risk >= 1.0:
-            return 0.0
-        return math.inf if risk < self.calibration.least_risk else self.calibration.margin(risk)
+        margin = Margin(of_episode=0.0)
+        if risk < self.calibration.least_risk:
+            margin = Margin(of_episode=math.inf)
+        elif risk < 1.0:
+            margin = self.calibration.margin(risk)
+        limit = self.task.max_episode_steps or math.inf
+        steps = torch.as_tensor(limit if remaining_steps is None else remaining_steps)
+        held_back = margin.at(self._decay(steps.to(torch.float32)))
+        return held_back.item() if held_back.dim() == 0 else held_back.numpy()
 
     def _act(
         self, obs: Tensor, budget: Tensor, steps: Tensor, generator: torch.Generator
@@ -210,7 +230,15 @@ class TrebiAgent(Agent):
     def _choose(
         self, obs: Tensor, budget: Tensor, steps: Tensor, generator: torch.Generator
     ) -> Choice:
-        return self.planner(obs, self._budgets(budget) - self.margin, steps, generator)
+        allowed = self._budgets(budget) - self._margin.at(self._decay(steps))
+        return self.planner(obs, allowed, steps, generator)
+
+    def _decay(self, steps: Tensor) -> Tensor:
+        """Returns gamma_c^t, `(n,)`, for steps `(n,)` up to the time limit; 1 without a limit."""
+        limit = self.task.max_episode_steps
+        if limit is None:
+            return torch.ones_like(steps)
+        return (self.cost_discount ** (limit - steps)).clamp_min(torch.finfo(steps.dtype).tiny)
 
     def _budgets(self, given: Tensor) -> Tensor:
         """Returns the budgets to plan for, `(n,)`, margin included."""

@@ -12,6 +12,10 @@ the second kind: the cost up to the end of the episode, beyond what the cost val
 margin for a risk r is the sum of their split-conformal quantiles
 (Vovk et al. 2005), each at an equal share of r.
 
+Where costs are discounted, what whole episodes overspend is in units of their first step. To hold
+it back from a remaining budget of step t, which has grown by 1 / gamma_c^t, takes 1 / gamma_c^t as
+much. All other scores are in units of the step that they start from, which may be any.
+
 What is guaranteed: of the imagined episodes and one more like them, at most that share exceed their
 quantile; of the windows, the same on average over data sets, if their episodes are exchangeable
 (windows of one episode are not independent, so that few episodes make it coarse). It is a statement
@@ -29,26 +33,54 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
+class Margin:
+    """What a planner holds back of the remaining budget, in cost units.
+
+    Attributes:
+        of_episode: In units of the episode's first step.
+        of_step: In units of the current step.
+    """
+
+    of_episode: float
+    of_step: float = 0.0
+
+    def __add__(self, other: "Margin") -> "Margin":
+        return Margin(self.of_episode + other.of_episode, self.of_step + other.of_step)
+
+    def at(self, decay: Tensor) -> Tensor:
+        """Returns what is held back at steps t, `(n,)`.
+
+        Args:
+            decay: gamma_c^t of each, `(n,)`.
+        """
+        return self.of_episode / decay + self.of_step
+
+
+@dataclass(frozen=True)
 class Calibration:
     """Scores that a margin is taken from.
 
     Attributes:
         underestimate: `(m,)`, cost less predicted cost of held-out windows.
-        overspend: `(n,)`, cost less budget of imagined episodes, or of pieces of them; None with
-            `judge="values"`.
+        overspend: `(n,)`, cost less budget of imagined episodes.
+        broken_promises: `(n,)`, cost less promised cost of imagined pieces of episodes, with the
+            critic's word for the rest; in place of `overspend` where the models are poor.
     """
 
     underestimate: Tensor
     overspend: Tensor | None = None
+    broken_promises: Tensor | None = None
 
-    def margin(self, risk: float) -> float:
-        """Returns what to hold back, in cost units; >= 0.
+    def margin(self, risk: float) -> "Margin":
+        """Returns what to hold back for a risk.
 
         Raises:
             ValueError: There are too few scores for so small a risk.
         """
-        kinds = self._kinds
-        return sum(max(0.0, conformal_quantile(scores, risk / len(kinds))) for scores in kinds)
+        each = risk / len(self._kinds)
+        quantiles = [max(0.0, conformal_quantile(scores, each)) for scores in self._kinds]
+        of_episode = 0.0 if self.overspend is None else quantiles.pop()
+        return Margin(of_episode=of_episode, of_step=sum(quantiles))
 
     @property
     def least_risk(self) -> float:
@@ -58,7 +90,8 @@ class Calibration:
 
     @property
     def _kinds(self) -> list[Tensor]:
-        return [scores for scores in (self.underestimate, self.overspend) if scores is not None]
+        kinds = (self.underestimate, self.broken_promises, self.overspend)
+        return [scores for scores in kinds if scores is not None]
 
     def probability_within(self, slack: Tensor) -> Tensor:
         """Returns the probability that a cost is underestimated by no more than `slack`, `(N,)`.

@@ -43,7 +43,7 @@ class Plan:
         num_fitting: `(n,)`, how many candidates are predicted to keep it.
         least_cost: `(n,)`, the least that any candidate is predicted to cost.
         remaining_budget: `(n,)`, z that the plan was made for, in cost units.
-        margin: What the planner held back of it, in cost units.
+        margin: `(n,)`, what the planner held back of it, in cost units.
         keep_probability: `(n,)`, estimated probability that the agent can keep the budget: that the
             least cost among its candidates is not underestimated by more than there is to spare.
         candidates: All candidates, if asked for.
@@ -57,7 +57,7 @@ class Plan:
     num_fitting: npt.NDArray[np.int64]
     least_cost: FloatArray
     remaining_budget: FloatArray
-    margin: float
+    margin: FloatArray
     keep_probability: FloatArray
     candidates: Candidates | None = None
 
@@ -67,11 +67,12 @@ class Plan:
         Args:
             index: Of the state, 0 <= index < n.
         """
-        budget, num = self.remaining_budget[index], int(self.num_fitting[index])
+        budget, margin = self.remaining_budget[index], self.margin[index]
+        num = int(self.num_fitting[index])
         if np.isinf(budget):
             given = "There is no budget to keep."
         else:
-            held_back = f", of which {self.margin:.3g} are held back" if self.margin else ""
+            held_back = f", of which {margin:.3g} are held back" if margin else ""
             given = f"{budget:.3g} may still be spent{held_back}."
         if num:
             choice = f"{num} of the candidates fit; the one of the highest return is chosen."

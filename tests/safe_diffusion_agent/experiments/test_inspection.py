@@ -10,6 +10,7 @@ from safe_diffusion_agent.experiments.inspection import (
     held_back_too_much,
 )
 from safe_diffusion_agent.methods.table import METHODS
+from safe_diffusion_agent.methods.trebi.calibration import Margin
 from safe_diffusion_agent.methods.trebi.fit import fit
 
 
@@ -65,6 +66,6 @@ def test_facts_tell_how_far_the_models_are_trusted(frontier_agent, tiny_agent):
 
 def test_a_margin_that_leaves_no_choice_is_told(tiny_agent, monkeypatch):
     assert held_back_too_much(tiny_agent) == ""
-    monkeypatch.setattr(tiny_agent, "margin", 0.6 * tiny_agent.task.max_budget)
+    monkeypatch.setattr(tiny_agent, "_margin", Margin(0.6 * tiny_agent.task.max_budget))
     assert held_back_too_much(tiny_agent).startswith("36 of a budget are held back, of 60")
     assert "a larger risk" in facts(tiny_agent)["margin"]

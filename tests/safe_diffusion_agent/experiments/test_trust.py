@@ -89,7 +89,7 @@ def test_cuts_are_kept_if_little_is_spent_after_them(measured):
 def test_agents_are_left_as_they_are(measured):
     agent = measured[0].train()
     before = agent.generator.get_state()
-    first, again = (play(agent, np.full(2, 30.0), 0.0, np.arange(2)) for _ in range(2))
+    first, again = (play(agent, np.full(2, 30.0), None, np.arange(2)) for _ in range(2))
     assert torch.equal(agent.generator.get_state(), before)
     np.testing.assert_array_equal(first[0], again[0])
 
@@ -125,7 +125,7 @@ def test_models_that_are_the_same_do_not_disagree(tiny_episodes, monkeypatch):
     np.testing.assert_allclose(disagreement(agent, plan), 0.0, atol=1e-6)
 
     monkeypatch.setattr(trust_measures, "FEW_RATIOS", (0.5,))
-    monkeypatch.setattr(trust_measures, "margin_of", lambda *_: 0.0)
+    monkeypatch.setattr(trust_measures, "RISK", None)
     rows = guard(agent, 1)
     assert [row["variant"] for row in rows[:3]] == ["no guard", "disagreement", "constant"]
     assert rows[0]["mean_return"] == pytest.approx(rows[2]["mean_return"])

@@ -57,11 +57,12 @@ def calibrate(
     if config.calibration_episodes == 0:
         return None
     held_out = torch.nonzero(held_out_rows(transitions, config.held_out_share))[:, 0]
-    underestimate = underestimated_costs(dynamics, transitions, held_out).cpu()
+    discount = judge.critic.cost_discount
+    underestimate = underestimated_costs(dynamics, transitions, held_out, discount).cpu()
     if config.min_branch_steps > dynamics.trusted_steps:  # whole episodes would say nothing
-        overspend = cost_underestimates(judge, transitions, held_out)
-    else:
-        overspend = _overspend(planner, judge, transitions, episodes, seed, progress)
+        broken = cost_underestimates(judge, transitions, held_out)
+        return Calibration(underestimate, broken_promises=broken.cpu())
+    overspend = _overspend(planner, judge, transitions, episodes, seed, progress)
     return Calibration(underestimate, overspend.cpu())
 
 

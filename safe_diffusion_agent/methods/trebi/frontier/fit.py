@@ -208,4 +208,5 @@ class _Stage:
         risk = self.config.planner.risk
         if calibration is None or risk is None:
             return 0.0
-        return calibration.margin(risk) / self.judge.sampler.task.max_budget
+        margin = calibration.margin(risk)
+        return (margin.of_episode + margin.of_step) / self.judge.sampler.task.max_budget

@@ -101,7 +101,7 @@ def unexplained_shares(
 
 @torch.no_grad()
 def underestimated_costs(
-    dynamics: DynamicsEnsemble, transitions: Transitions, rows: Tensor
+    dynamics: DynamicsEnsemble, transitions: Transitions, rows: Tensor, cost_discount: float
 ) -> Tensor:
     """Returns cost less predicted cost of windows of `dynamics.trusted_steps` that do not overlap.
 
@@ -109,14 +109,16 @@ def underestimated_costs(
         dynamics: The models.
         transitions: The data.
         rows: Indices of transitions that the models were not trained on.
+        cost_discount: gamma_c.
 
     Returns:
-        `(m,)`, one score per window.
+        `(m,)`, one score per window, in units of its first step.
     """
     horizon = int(dynamics.trusted_steps)
     first = transitions.steps_left(rows) % horizon == 0
-    rollout, steps = _replay(dynamics, transitions, rows[first], horizon)
-    return transitions.all.costs[steps].sum(dim=1) - rollout.costs[:, -1]
+    rollout, steps = _replay(dynamics, transitions, rows[first], horizon, cost_discount)
+    decay = cost_discount ** torch.arange(horizon, device=rows.device)
+    return (decay * transitions.all.costs[steps]).sum(dim=1) - rollout.costs[:, -1]
 
 
 def trusted_steps(shares: dict[str, list[float]], tolerance: float) -> int:
@@ -138,7 +140,11 @@ def trusted_steps(shares: dict[str, list[float]], tolerance: float) -> int:
 
 
 def _replay(
-    dynamics: DynamicsEnsemble, transitions: Transitions, starts: Tensor, horizon: int
+    dynamics: DynamicsEnsemble,
+    transitions: Transitions,
+    starts: Tensor,
+    horizon: int,
+    cost_discount: float = 1.0,
 ) -> tuple[ModelRollout, Tensor]:
     """Returns what the models make of the logged actions, and the rows of those, `(N, horizon)`."""
     steps = starts[:, None] + torch.arange(horizon, device=starts.device)
@@ -149,7 +155,7 @@ def _replay(
         lambda _, t: actions[:, t],
         horizon,
         discount=1.0,
-        cost_discount=1.0,
+        cost_discount=cost_discount,
     )
     return rollout, steps
 

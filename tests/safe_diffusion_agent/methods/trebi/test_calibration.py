@@ -5,9 +5,13 @@ import pytest
 import torch
 
 from safe_diffusion_agent import TrebiAgent
-from safe_diffusion_agent.episodes import is_held_out, select_episodes
+from safe_diffusion_agent.episodes import is_held_out, next_remaining_budget, select_episodes
 from safe_diffusion_agent.methods.table import METHODS
-from safe_diffusion_agent.methods.trebi.calibration import conformal_quantile
+from safe_diffusion_agent.methods.trebi.calibration import (
+    Calibration,
+    Margin,
+    conformal_quantile,
+)
 from safe_diffusion_agent.methods.trebi.fit import fit, underestimated_values
 from safe_diffusion_agent.methods.trebi.windows import Windows
 
@@ -76,6 +80,46 @@ def test_any_risk_can_be_asked_for(calibrated_agent, tmp_path):
     assert agent.margin_for(0.001) == agent.margin_for(-0.1) == math.inf
     plan = agent.plan(HANGING, 10.0 - agent.margin_for(-0.1), 100, return_candidates=True)
     assert plan.predicted_cost[0] == plan.candidates.predicted_cost.min() and not plan.feasible[0]
+
+
+@pytest.mark.parametrize("cost_discount", [1.0, 0.99, 0.9])
+@pytest.mark.parametrize("error_at", [10, 100, 300])
+def test_of_the_episodes_it_was_taken_from_a_margin_lets_few_overspend(cost_discount, error_at):
+    """An agent spends a fifth of what it may at each step, and is wrong once about a cost."""
+    num_steps, num, risk, budget = 400, 200, 0.05, 30.0
+    generator = torch.Generator().manual_seed(0)
+    error = 25.0 * torch.rand(num, generator=generator, dtype=torch.float64)  # in first-step units
+
+    def overspend(margin):
+        left, spent = torch.full_like(error, budget), torch.zeros_like(error)
+        for t in range(num_steps):
+            decay = cost_discount ** torch.full_like(error, t)
+            cost = (left - margin.at(decay)).clamp_min(0.0) / 5
+            cost += (t == error_at) * error / decay
+            spent, left = spent + decay * cost, next_remaining_budget(left, cost, cost_discount)
+        return spent - budget
+
+    scores = overspend(Margin(0.0))
+    assert (scores > 0).float().mean() > 2 * risk
+    margin = Calibration(torch.full((num,), -1.0), scores).margin(risk)
+    assert margin.of_step == 0.0 < margin.of_episode
+    assert float((overspend(margin) > 1e-9).float().mean()) <= risk
+
+
+def test_what_is_held_back_grows_with_the_remaining_budget(tiny_episodes):
+    settings = {"num_steps": 10, "batch_size": 16, "cost_discount": 0.99, "budget_margin": 0.05}
+    config = METHODS["trebi"].config("quick", **settings, calibration_share=0.25)
+    agent = fit(tiny_episodes, config, seed=0, device="cpu")[0]
+    plan = agent.plan([HANGING] * 3, 10.0, [200, 100, 1])
+    growth = np.array([1.0, 0.99**-100, 0.99**-199])
+    np.testing.assert_allclose(plan.margin, 3.0 * growth, rtol=1e-3)
+    assert agent.margin == pytest.approx(3.0)
+    of_scores = agent.margin_for(0.2)
+    np.testing.assert_allclose(agent.margin_for(0.2, [200, 1]), of_scores, rtol=1e-5)
+    agent.calibration = Calibration(torch.zeros(99), torch.arange(99.0))
+    np.testing.assert_allclose(
+        agent.margin_for(0.2, [200, 100, 1]), agent.margin_for(0.2) * growth, rtol=1e-3
+    )
 
 
 def test_agents_without_calibration_say_so(tiny_episodes, tmp_path):

@@ -88,7 +88,7 @@ def test_keep_probability_is_the_share_of_errors_that_fit():
     expected = [0.1, 0.3, 0.7, 0.7, 0.9]  # (number of errors <= budget - 3, + 1/2) / 5
     assert keep_probability(calibration, task, budgets, costs).tolist() == pytest.approx(expected)
     assert keep_probability(None, task, budgets, costs).tolist() == [0, 0, 1, 1, 1]
-    assert calibration.margin(0.2) == 2.0, "the least slack of probability 1 - 0.2 or more"
+    assert calibration.margin(0.2).of_step == 2.0, "the least slack of probability 1 - 0.2 or more"
 
 
 @pytest.mark.parametrize("calibration", [None, Calibration(torch.tensor([-1.0, 0.0, 3.0]))])

@@ -45,7 +45,9 @@ def test_models_that_are_not_trusted_imagine_nothing(tiny_episodes, quickly, mon
     poor = quickly | {"model_tolerance": 1e-9, "min_branch_steps": 2, "critic_steps": 3}
     agent = fit(tiny_episodes, METHODS["trebi"].config("frontier", **poor), seed=0)[0]
     assert int(agent.networks.dynamics.trusted_steps) == 1
-    assert min(map(len, vars(agent.calibration).values())) > 100
+    assert agent.calibration.overspend is None
+    scores = agent.calibration.underestimate, agent.calibration.broken_promises
+    assert min(map(len, scores)) > 100
     assert "recorded episodes alone" in facts(agent)["model rollouts"]
     assert agent.act(HANGING, 10.0, 100).shape == (1,)
 

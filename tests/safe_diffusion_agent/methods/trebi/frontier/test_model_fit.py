@@ -118,12 +118,14 @@ def test_trusted_steps_end_before_the_first_share_over_the_tolerance():
     assert trusted_steps(binary_cost | {"cost": [0.15, 0.16, 0.1]}, 0.1) == 1
 
 
-def test_scores_are_of_windows_that_do_not_overlap(tiny_episodes):
+@pytest.mark.parametrize("cost_discount", [1.0, 0.9])
+def test_scores_are_of_windows_that_do_not_overlap(tiny_episodes, cost_discount):
     """Of a model that predicts no cost, the scores are what the windows cost."""
     transitions = transitions_of(tiny_episodes)
     dynamics = DynamicsEnsemble(3, 1, 8, 1)
     dynamics.trusted_steps.fill_(50)
     dynamics.target_scale.zero_()
-    scores = underestimated_costs(dynamics, transitions, torch.arange(200, 600))
-    expected = tiny_episodes.costs[200:600].reshape(-1, 50).sum(axis=1)
+    rows = torch.arange(200, 600)
+    scores = underestimated_costs(dynamics, transitions, rows, cost_discount)
+    expected = tiny_episodes.costs[200:600].reshape(-1, 50) @ cost_discount ** np.arange(50)
     np.testing.assert_allclose(scores, expected, rtol=1e-5)
