@@ -17,7 +17,7 @@ _unet, _mlp = partial(only, network="unet"), partial(only, network="mlp")
 
 FRONTIER_SHARES = (
     *("held_out_share", "target_rate", "branch_share"),
-    *("real_expectile", "alone_expectile", "branch_expectile"),
+    *("real_expectile", "branch_expectile", "imitation_floor"),
 )
 
 
@@ -45,6 +45,8 @@ class ModelConfig:
         num_models: Frontier: members of the ensemble of one-step models.
         model_width: Frontier: width of their hidden layers.
         critic_width: Frontier: width of the critic's hidden layers.
+        actor_spread: Frontier: whether the critic's actor has a standard deviation for its actions,
+            which imitation needs.
     """
 
     network: Literal["unet", "mlp"] = "unet"
@@ -64,6 +66,7 @@ class ModelConfig:
     num_models: int = _frontier(3)
     model_width: int = _frontier(96)
     critic_width: int = _frontier(192)
+    actor_spread: bool = _frontier(False)
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -167,6 +170,7 @@ class PlannerConfig:
         clip: Improvement: predicted clean trajectories are clipped to the action space and to the
             range of the observations in the data. Executed actions always are to the action space.
         critic_plans: Frontier: whether the critic's own plans are among the candidates.
+        idle_plan: Frontier: whether to do nothing, action 0, is among the candidates.
         bound: Frontier: how the rest of the budget is valued: by the Lagrangian `"dual"`, or by the
             best `"single"` behavior that fits.
         risk: Improvement: share of the episodes that may exceed the budget, as far as the
@@ -190,6 +194,7 @@ class PlannerConfig:
     budget_margin: float = 0.0
     clip: bool = False
     critic_plans: bool = _frontier(True)
+    idle_plan: bool = _frontier(False)
     bound: Literal["dual", "single"] = _frontier("dual")
     risk: float | None = None
     budget_scale: float = 1.0
@@ -226,14 +231,17 @@ class FrontierConfig:
         target_rate: How far the target network moves towards the critic in a step.
         real_steps: Longest real piece.
         real_expectile: Expectile for real pieces, beside branches.
-        alone_expectile: The same where there are no branches to correct what is too hopeful.
         branch_expectile: Expectile for the best of a state's branches.
         branch_share: Share of imagined branches in a batch.
         min_branch_steps: Models that are trusted for fewer steps imagine no branches, and no whole
-            episodes: the critic learns from the recorded ones alone.
+            episodes: the critic learns from the recorded ones alone, by imitation.
         max_margin: Share of the maximum budget. A critic that learned from branches and needs a
             larger margin makes use of the models' errors; one that learned from the recorded
             episodes alone takes its place if its margin is smaller.
+        imitation_prices: Prices of cost in a batch of the imitation.
+        imitation_temperature: How much better than others an episode should be to be imitated more,
+            in standard deviations of what the episodes are worth at the price.
+        imitation_floor: Share of the imitated steps that are drawn from all episodes alike.
         num_branches: States that branches are imagined from at a time.
         num_diffusion_branches: Branches per state that the diffusion model proposes.
         branch_interval: Steps after which new branches are imagined.
@@ -252,11 +260,13 @@ class FrontierConfig:
     target_rate: float = _frontier(0.005)
     real_steps: int = _frontier(8)
     real_expectile: float = _frontier(0.9)
-    alone_expectile: float = _frontier(0.6)
     branch_expectile: float = _frontier(0.6)
     branch_share: float = _frontier(0.5)
     min_branch_steps: int = _frontier(8)
     max_margin: float = _frontier(0.5)
+    imitation_prices: int = _frontier(16)
+    imitation_temperature: float = _frontier(0.5)
+    imitation_floor: float = _frontier(0.02)
     num_branches: int = _frontier(10_000)
     num_diffusion_branches: int = _frontier(2)
     branch_interval: int = _frontier(2_500)

@@ -81,7 +81,10 @@ def budget_gradient(
 
 
 def select_candidate(
-    predicted_return: Tensor, predicted_cost: Tensor, remaining_budget: Tensor
+    predicted_return: Tensor,
+    predicted_cost: Tensor,
+    remaining_budget: Tensor,
+    head_start: TensorPair | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Chooses, for each state, the plan to execute (Lin et al. 2023, App. D).
 
@@ -93,6 +96,8 @@ def select_candidate(
         predicted_return: `(B, K)`.
         predicted_cost: `(B, K)`, in cost units.
         remaining_budget: `(B,)`, in cost units.
+        head_start: What is added to the returns, and taken off the costs, before candidates are
+            compared, `(B, K)` each. Whether one is within the budget stays as it is.
 
     Returns:
         The index of the chosen candidate, `(B,)`, and whether it is within the budget, `(B,)`.
@@ -100,11 +105,23 @@ def select_candidate(
     broken = predicted_return.isnan() | predicted_cost.isnan()
     within_budget = (predicted_cost <= remaining_budget[:, None]) & ~broken
     feasible = within_budget.any(dim=1)
+    if head_start is not None:
+        predicted_return = predicted_return + head_start[0]
+        predicted_cost = predicted_cost - head_start[1]
     largest = torch.finfo(predicted_cost.dtype).max  # infinite predictions are not yet broken ones
     finite_return = predicted_return.clamp(min=-largest)
     best = finite_return.masked_fill(~within_budget, -torch.inf).argmax(dim=1)
     cheapest = predicted_cost.clamp(max=largest).masked_fill(broken, torch.inf).argmin(dim=1)
     return torch.where(feasible, best, cheapest), feasible
+
+
+class Rated(NamedTuple):
+    """Candidates of B states, K each."""
+
+    trajectories: Tensor  # `(B, K, H, A + O)`, normalized
+    returns: Tensor  # `(B, K)`, predicted up to the end of the episode
+    costs: Tensor  # `(B, K)`, the same
+    head_start: TensorPair | None = None  # see `select_candidate`
 
 
 class Choice(NamedTuple):
@@ -194,10 +211,8 @@ class Judge(Protocol):
 
     def __init__(self, sampler: Sampler): ...
 
-    def candidates(
-        self, obs: Tensor, budget: Tensor, steps: Tensor, noise: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns trajectories `(B, K, H, D)`, and their return and cost, `(B, K)` each."""
+    def candidates(self, obs: Tensor, budget: Tensor, steps: Tensor, noise: Tensor) -> Rated:
+        """Returns candidates of the states `(B, O)`, rated for the budgets and steps `(B,)`."""
 
     def costs_of_behavior(self, obs: Tensor, steps: Tensor, generator: torch.Generator) -> Tensor:
         """Returns what the data's behavior goes on to spend from N states, one sample each."""
@@ -233,8 +248,9 @@ class Planner:
 
     def plan(self, obs: Tensor, budget: Tensor, steps: Tensor, noise: Tensor) -> Choice:
         """Plans as a function of tensors, which looks at none of their values."""
-        trajectories, returns, costs = self.judge.candidates(obs, budget, steps, noise)
-        return Choice(trajectories, returns, costs, *select_candidate(returns, costs, budget))
+        rated = self.judge.candidates(obs, budget, steps, noise)
+        chosen = select_candidate(rated.returns, rated.costs, budget, rated.head_start)
+        return Choice(rated.trajectories, rated.returns, rated.costs, *chosen)
 
 
 class ValueJudge:
@@ -251,17 +267,15 @@ class ValueJudge:
         quantile, quantiles = self.config.planner.cost_quantile, self.config.model.cost_quantiles
         self._cost_column = 0 if quantile is None else 1 + quantiles.index(quantile)
 
-    def candidates(
-        self, obs: Tensor, budget: Tensor, steps: Tensor, noise: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns trajectories `(B, K, H, D)`, and their return and cost, `(B, K)` each."""
+    def candidates(self, obs: Tensor, budget: Tensor, steps: Tensor, noise: Tensor) -> Rated:
+        """Returns candidates of the states `(B, O)`, rated for the budgets and steps `(B,)`."""
         planner, num = self.config.planner, self.num_candidates
         obs, budget, steps = (tensor.repeat_interleave(num, 0) for tensor in (obs, budget, steps))
         guide = partial(self._gradient, budget, steps) if planner.guidance_scale > 0 else None
         final, noised = self.sampler.draw(obs, steps, noise, guide)
         returns, costs = self.rate(final if planner.score == "final" else noised, steps)
         trajectories = self.sampler.clip(final).view(-1, num, *final.shape[1:])
-        return trajectories, returns.view(-1, num), costs.view(-1, num)
+        return Rated(trajectories, returns.view(-1, num), costs.view(-1, num))
 
     def rate(self, trajectories: Tensor, steps: Tensor) -> TensorPair:
         """Returns return and cost of clean trajectories `(N, H, D)`, `(N,)` each, in float32."""

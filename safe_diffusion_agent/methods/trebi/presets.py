@@ -83,6 +83,8 @@ FRONTIER = _preset(
     budget_margin=0.0,
     num_candidates=8,
     risk=0.05,
+    actor_spread=True,
+    idle_plan=True,
     model_width=192,
     model_steps=12_000,
 )

@@ -41,6 +41,7 @@ def calibrate(
     episodes: Episodes,
     *,
     seed: int,
+    whole_episodes: bool,
     progress: Callable[..., None] | None = None,
 ) -> Calibration | None:
     """Returns what the margin is taken from; None without `calibration_episodes`.
@@ -51,6 +52,7 @@ def calibrate(
         transitions: The data.
         episodes: The same data.
         seed: Fixes the planner's noise.
+        whole_episodes: Whether the models are good enough to imagine them.
         progress: Called as `progress(done, total)`, in steps of the imagined episodes.
     """
     config, dynamics = planner.config.frontier, judge.dynamics
@@ -59,7 +61,7 @@ def calibrate(
     held_out = torch.nonzero(held_out_rows(transitions, config.held_out_share))[:, 0]
     discount = judge.critic.cost_discount
     underestimate = underestimated_costs(dynamics, transitions, held_out, discount).cpu()
-    if config.min_branch_steps > dynamics.trusted_steps:  # whole episodes would say nothing
+    if not whole_episodes:
         broken = cost_underestimates(judge, transitions, held_out)
         return Calibration(underestimate, broken_promises=broken.cpu())
     overspend = _overspend(planner, judge, transitions, episodes, seed, progress)

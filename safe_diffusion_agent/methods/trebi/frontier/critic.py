@@ -7,6 +7,7 @@ relative to the spread of the two in the data, so that 1 means the same everywhe
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from safe_diffusion_agent.methods.trebi.networks import new_denoiser
 # Multipliers that are planned with, and the range of those that are trained.
 MULTIPLIERS = (0.0, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.4, 1.0, 2.5, 5.0)
 MIN_MULTIPLIER, MAX_MULTIPLIER = 0.0025, 5.0
+LOG_STD_RANGE = (-3.0, 1.0)  # of actions, in halves of their range
 REWARD_SLACK = 0.02  # rewards may exceed those in the data by this share of their range
 
 
@@ -37,6 +39,7 @@ class FrontierCritic(nn.Module):
         discount: Of the rewards.
         cost_discount: Of the costs.
         signed_costs: Whether costs may be negative.
+        spread: Whether the actor gives a standard deviation of its actions, too.
     """
 
     reward_low: Tensor
@@ -45,6 +48,7 @@ class FrontierCritic(nn.Module):
     cost_scale: Tensor
     action_low: Tensor
     action_high: Tensor
+    imitates: Tensor  # 1 for a critic that learned by imitation, else 0
     multipliers: Tensor  # those that are planned with, `(G,)`
     sum_of_ones: Tensor  # what a reward of 1 per step sums up to, for 0 to `max_steps` steps
     cost_shares: Tensor  # the same of a cost, as a share of that of an endless or whole episode
@@ -59,16 +63,18 @@ class FrontierCritic(nn.Module):
         cost_discount: float,
         *,
         signed_costs: bool = False,
+        spread: bool = False,
     ):
         super().__init__()
-        self.signed_costs = signed_costs
+        self.signed_costs, self.spread, self.act_dim = signed_costs, spread, act_dim
         self.max_steps, self.discount, self.cost_discount = max_steps, discount, cost_discount
         self.values = _two_layers(obs_dim + 4, width, 2)
-        self.actor = _two_layers(obs_dim + 4, width, act_dim)
+        self.actor = _two_layers(obs_dim + 4, width, act_dim * (2 if spread else 1))
         for name in ("reward_low", "reward_high", "return_scale", "cost_scale"):
             self.register_buffer(name, torch.ones(()))
         for name in ("action_low", "action_high"):
             self.register_buffer(name, torch.zeros(act_dim))
+        self.register_buffer("imitates", torch.zeros(()))
         self.register_buffer("multipliers", torch.tensor(MULTIPLIERS), persistent=False)
         steps = torch.arange(max_steps + 1, dtype=torch.float32)
         shares = steps / max_steps
@@ -76,6 +82,11 @@ class FrontierCritic(nn.Module):
             shares = discounted_steps(steps, cost_discount) * (1.0 - cost_discount)
         self.register_buffer("sum_of_ones", discounted_steps(steps, discount), persistent=False)
         self.register_buffer("cost_shares", shares, persistent=False)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *others: Any) -> None:
+        """Also reads checkpoints from before this buffer."""
+        state_dict.setdefault(f"{prefix}imitates", torch.zeros(()))
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def multiplier_unit(self) -> Tensor:
         """Returns the return per cost that a relative multiplier of 1 stands for."""
@@ -100,8 +111,25 @@ class FrontierCritic(nn.Module):
 
     def act(self, obs: Tensor, steps_left: Tensor, multiplier: Tensor) -> Tensor:
         """Returns normalized actions `(N, A)` of the best behavior; arguments as of `forward`."""
+        return self._mean(self.actor(self._features(obs, steps_left, multiplier)))
+
+    def log_likelihood(
+        self, obs: Tensor, steps_left: Tensor, multiplier: Tensor, actions: Tensor
+    ) -> Tensor:
+        """Returns the log-likelihood of normalized actions `(N, A)`, up to a constant; `(N,)`.
+
+        Actions are normally distributed around those of the best behavior, without a `spread` by
+        a fixed standard deviation. Other arguments as of `forward`.
+        """
         outputs = self.actor(self._features(obs, steps_left, multiplier))
-        share = 0.5 + 0.5 * torch.tanh(outputs)
+        log_std = outputs[:, self.act_dim :].clamp(*LOG_STD_RANGE)
+        log_std = log_std if self.spread else torch.zeros_like(actions)
+        half_range = (self.action_high - self.action_low) / 2.0
+        error = (actions - self._mean(outputs)) / (half_range * log_std.exp())
+        return -(0.5 * error**2 + log_std).sum(dim=1)
+
+    def _mean(self, outputs: Tensor) -> Tensor:
+        share = 0.5 + 0.5 * torch.tanh(outputs[:, : self.act_dim])
         return self.action_low + (self.action_high - self.action_low) * share
 
     def _features(self, obs: Tensor, steps_left: Tensor, multiplier: Tensor) -> Tensor:
@@ -137,6 +165,7 @@ class FrontierNetworks(nn.Module):
             config.discount or task.cost_discount,
             config.cost_discount or task.cost_discount,
             signed_costs=task.costs_may_be_negative,
+            spread=config.actor_spread,
         )
 
 

@@ -30,7 +30,7 @@ class CriticTraining(Training):
     Args:
         networks: The critic.
         transitions: The data.
-        source: Makes branched rollouts. None: the critic learns from the data alone.
+        source: Makes branched rollouts.
         config: Settings.
     """
 
@@ -41,7 +41,7 @@ class CriticTraining(Training):
         self,
         networks: FrontierCritic,
         transitions: Transitions,
-        source: RolloutSource | None,
+        source: RolloutSource,
         config: FrontierConfig,
     ):
         super().__init__(networks)
@@ -52,27 +52,21 @@ class CriticTraining(Training):
 
     def losses(self, generator: torch.Generator) -> dict[str, Tensor]:
         """Returns the losses of one batch, real pieces of episodes first, then branches."""
-        critic, num, num_imagined = self.networks, self.config.critic_batch_size, 0
-        real_expectile = self.config.alone_expectile
-        if self.source is not None:
-            if self._branches is None or self.steps % self.config.branch_interval == 0:
-                self._branches = self._branch(self.source, generator)
-            num_imagined = round(self.config.branch_share * num)
-            real_expectile = self.config.real_expectile
+        critic, num = self.networks, self.config.critic_batch_size
+        if self._branches is None or self.steps % self.config.branch_interval == 0:
+            self._branches = self._branch(generator)
+        num_imagined = round(self.config.branch_share * num)
         num_real = num - num_imagined
         steps_left = _integers(1, critic.max_steps + 1, (num,), generator).to(torch.float32)
         multipliers = random_multipliers(num, generator)
         with torch.no_grad():
             target = self._real(num_real, steps_left[:num_real], generator)
-            if num_imagined:
-                best = self._best_branches(steps_left[num_real:], multipliers[num_real:], generator)
-                target = NStepTarget(
-                    *(torch.cat(both) for both in zip(vars(target).values(), best))
-                )
+            best = self._best_branches(steps_left[num_real:], multipliers[num_real:], generator)
+            target = NStepTarget(*(torch.cat(both) for both in zip(vars(target).values(), best)))
             returns, costs = targets(self.target, target, steps_left, multipliers)
         expectiles = torch.cat(
             [
-                returns.new_full((num_real,), real_expectile),
+                returns.new_full((num_real,), self.config.real_expectile),
                 returns.new_full((num_imagined,), self.config.branch_expectile),
             ]
         )
@@ -94,11 +88,11 @@ class CriticTraining(Training):
         self.steps += 1
 
     @torch.no_grad()
-    def _branch(self, source: RolloutSource, generator: torch.Generator) -> BranchedRollouts:
+    def _branch(self, generator: torch.Generator) -> BranchedRollouts:
         shape = (self.config.num_branches,)
         chosen = _integers(0, len(self.transitions), shape, generator)
         obs = self.transitions.all.obs[chosen]
-        return source.branch(obs, self.config.num_diffusion_branches, generator)
+        return self.source.branch(obs, self.config.num_diffusion_branches, generator)
 
     def _real(self, num: int, steps_left: Tensor, generator: torch.Generator) -> NStepTarget:
         starts = _integers(0, len(self.transitions), (num,), generator)

@@ -23,10 +23,12 @@ from safe_diffusion_agent.methods.trebi.frontier.calibration import (
     imagined_steps,
 )
 from safe_diffusion_agent.methods.trebi.frontier.critic_fit import CriticTraining
+from safe_diffusion_agent.methods.trebi.frontier.imitation import ImitationTraining
 from safe_diffusion_agent.methods.trebi.frontier.judge import FrontierJudge
 from safe_diffusion_agent.methods.trebi.frontier.model_fit import (
     DynamicsTraining,
     trusted_steps,
+    unexplained_elsewhere,
     unexplained_shares,
 )
 from safe_diffusion_agent.methods.trebi.planner import Planner
@@ -55,11 +57,12 @@ def fit_frontier(
     stage = _Stage.of(planner, episodes)
     config, critic = stage.config, stage.judge.critic
     before = config.training.num_steps
-    errors, history = stage.fit_models(stages, before)
+    errors, elsewhere, history = stage.fit_models(stages, before)
     stage.set_scales(episodes)
     before += config.frontier.model_steps
-    num_trusted = int(stage.judge.dynamics.trusted_steps)
-    source = RolloutSource(stage.judge.sampler) if config.frontier.imagines(num_trusted) else None
+    num_trusted = trusted_steps(elsewhere, config.frontier.model_tolerance)
+    imagines = config.frontier.imagines(num_trusted)
+    source = RolloutSource(stage.judge.sampler) if imagines else None
     untrained = copy.deepcopy(critic.state_dict())
 
     def fit_critic(
@@ -68,7 +71,9 @@ def fit_frontier(
         history.extend(stage.fit_critic(source, stages, name, before))
         progress = stages.progress_after(before + config.frontier.critic_steps)
         parts = (planner, stage.judge, stage.transitions, episodes)
-        return calibrate(*parts, seed=stages.seed, progress=progress)
+        return calibrate(
+            *parts, seed=stages.seed, whole_episodes=imagines, progress=progress
+        )
 
     calibration = fit_critic("critic", source, stages, before)
     branches, margin = source is not None, stage.margin_share(calibration)
@@ -82,7 +87,11 @@ def fit_frontier(
             calibration, branches = alone, False
         else:
             critic.load_state_dict(with_branches)
-    return calibration, {"model_errors": errors, "branches": branches}, history
+    return calibration, {
+        "model_errors": errors,
+        "model_errors_elsewhere": elsewhere,
+        "branches": branches,
+    }, history
 
 
 def num_stage_steps(config: TrebiConfig, task: Task) -> int:
@@ -133,8 +142,10 @@ class _Stage:
         transitions = Transitions(episodes, judge.sampler.normalizer, device)
         return cls(planner.config, judge, transitions, device)
 
-    def fit_models(self, stages: Stages, before: int) -> tuple[dict[str, list[float]], History]:
-        """Trains the models, and finds out for how many steps they are to be trusted."""
+    def fit_models(
+        self, stages: Stages, before: int
+    ) -> tuple[dict[str, list[float]], dict[str, list[float]], History]:
+        """Trains the models, and finds out how wrong they are, on recorded plans and on others."""
         config, dynamics = self.config.frontier, self.judge.dynamics
         held_out = held_out_rows(self.transitions, config.held_out_share)
         rows = torch.arange(len(self.transitions), device=self.device)
@@ -161,7 +172,11 @@ class _Stage:
         horizon = self.config.model.horizon
         shares = unexplained_shares(dynamics, self.transitions, rows[held_out], horizon)
         dynamics.trusted_steps.fill_(trusted_steps(shares, config.model_tolerance))
-        return shares, history
+        generator = torch.Generator(self.device).manual_seed(stages.seed)
+        elsewhere = unexplained_elsewhere(
+            dynamics, self.transitions, rows[held_out], shares, generator
+        )
+        return shares, elsewhere, history
 
     def set_scales(self, episodes: Episodes) -> None:
         """Sets the critic's units and bounds to those of the data."""
@@ -185,8 +200,14 @@ class _Stage:
     ) -> History:
         """Trains the critic."""
         config, critic = self.config.frontier, self.judge.critic
+        critic.requires_grad_(True)
+        training = (
+            ImitationTraining(critic, self.transitions, config)
+            if source is None
+            else CriticTraining(critic, self.transitions, source, config)
+        )
         trained, history = optimize(
-            CriticTraining(critic.requires_grad_(True), self.transitions, source, config),
+            training,
             OptimizationConfig(
                 num_steps=config.critic_steps,
                 learning_rate=config.critic_learning_rate,

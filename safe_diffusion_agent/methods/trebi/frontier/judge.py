@@ -14,12 +14,14 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from safe_diffusion_agent.learning.dynamics import DynamicsEnsemble, ModelRollout, imagine
 from safe_diffusion_agent.methods.trebi.frontier.critic import FrontierCritic, FrontierNetworks
-from safe_diffusion_agent.methods.trebi.planner import Sampler, TensorPair
+from safe_diffusion_agent.methods.trebi.planner import Rated, Sampler, TensorPair
 from safe_diffusion_agent.settings import check
 
+HEAD_START = 0.1  # of the standard deviation of the data's returns and costs
 NUM_CAREFUL = 3  # largest multipliers, the least of whose costs is taken as reachable
 
 
@@ -74,24 +76,56 @@ class FrontierJudge:
         self.dynamics: DynamicsEnsemble = sampler.networks.dynamics
         self.critic: FrontierCritic = sampler.networks.critic
         own = planner.critic_plans * len(self.critic.multipliers)
-        self.num_candidates = planner.num_candidates + own
+        self.num_candidates = planner.num_candidates + planner.idle_plan + own
         check(self.num_candidates > 0, "without critic_plans, num_candidates should be positive", 0)
 
-    def candidates(
-        self, obs: Tensor, budget: Tensor, steps: Tensor, noise: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns trajectories `(B, K, H, D)`, and their return and cost, `(B, K)` each."""
+    def candidates(self, obs: Tensor, budget: Tensor, steps: Tensor, noise: Tensor) -> Rated:
+        """Returns candidates of the states `(B, O)`, rated for the budgets and steps `(B,)`."""
         act_dim = self.sampler.task.act_dim
         start = self.sampler.normalizer.observations(obs)
         sampled = self._sampled(obs, steps, noise)
-        own = self.config.planner.critic_plans
-        rollout = self.imagine_plans(start, sampled[..., :act_dim], steps, behaviors=own)
+        own, plans = self.config.planner.critic_plans, sampled[..., :act_dim]
+        if self.config.planner.idle_plan:
+            plans = torch.cat([plans, self._idle(plans)], dim=1)
+        rollout = self.imagine_plans(start, plans, steps, behaviors=own)
         imagined = rollout.trajectories(start).view(len(obs), -1, *sampled.shape[2:])
         trajectories = torch.cat([sampled, imagined[:, sampled.shape[1] :]], dim=1)
         num = trajectories.shape[1]
         curves = self.return_and_cost(rollout, steps.repeat_interleave(num, 0))
         returns, costs = self.rate(*curves, budget.repeat_interleave(num, 0))
-        return trajectories, returns.view(-1, num), costs.view(-1, num)
+        head_start = self._head_start(*curves, budget, steps) if own else None
+        return Rated(trajectories, returns.view(-1, num), costs.view(-1, num), head_start)
+
+    def _head_start(
+        self, returns: Tensor, costs: Tensor, budget: Tensor, steps: Tensor
+    ) -> TensorPair:
+        """Returns by how much others have to be better than the behavior that the budget affords.
+
+        Ratings are noisy, and of many the best is likely to be one of the most wrong. A critic that
+        imitates knows behaviors that were carried out to the end; what takes their place should
+        be better by more than the noise. That behavior is the one of the smallest price whose cost
+        fits, followed up to the end, or nothing at all, if there is none.
+
+        Args:
+            returns: `(B K, G)`, of each candidate and what follows it, for each multiplier.
+            costs: `(B K, G)`, the same of the cost.
+            budget: `(B,)`.
+            steps: `(B,)`.
+        """
+        num_states, num_prices = len(budget), returns.shape[1]
+        own = costs.view(num_states, -1, num_prices)[:, -num_prices:].diagonal(dim1=1, dim2=2)
+        num = len(costs) // num_states
+        fits = own <= budget[:, None]
+        nothing = num - num_prices - 1  # the idle plan, or else what the diffusion model says last
+        usual = torch.where(
+            fits.any(dim=1), num - num_prices + fits.float().argmax(dim=1), max(nothing, 0)
+        )
+        favored = functional.one_hot(usual, num).to(costs.dtype) * self.critic.imitates
+        share = HEAD_START * (steps / self.critic.max_steps)[:, None]
+        return (
+            favored * share * self.critic.return_scale,
+            favored * HEAD_START * self.critic.cost_scale,
+        )
 
     def rate(self, returns: Tensor, costs: Tensor, budget: Tensor) -> TensorPair:
         """Returns the most return and the least cost of plans up to the episode's end, `(N,)` each.
@@ -208,6 +242,12 @@ class FrontierJudge:
         returns, costs = self.return_and_cost(rollout, steps.repeat_interleave(num, 0))
         alone_returns, alone_costs = self.values_to_go(start, steps)
         return (costs, returns), (alone_costs, alone_returns)
+
+    def _idle(self, plans: Tensor) -> Tensor:
+        """Returns, for plans `(B, K, H, A)`, those of no action at all, `(B, 1, H, A)`."""
+        act_dim = self.sampler.task.act_dim
+        none = self.sampler.normalizer.actions(plans.new_zeros(act_dim))
+        return none.expand(len(plans), 1, plans.shape[2], act_dim)  # `imagine_plans` clips them
 
     def _sampled(self, obs: Tensor, steps: Tensor, noise: Tensor) -> Tensor:
         """Returns candidates of the diffusion model, `(B, K, H, D)`; K may be 0."""

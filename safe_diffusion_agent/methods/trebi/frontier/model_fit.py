@@ -100,6 +100,54 @@ def unexplained_shares(
 
 
 @torch.no_grad()
+def unexplained_elsewhere(
+    dynamics: DynamicsEnsemble,
+    transitions: Transitions,
+    rows: Tensor,
+    shares: dict[str, list[float]],
+    generator: torch.Generator,
+) -> dict[str, list[float]]:
+    """Estimates how wrong the models are of plans that nobody recorded.
+
+    From the states of some windows go the actions of others. What is unexplained of a window's own
+    actions is multiplied by how much more the members of the ensemble disagree on those.
+
+    Args:
+        dynamics: The models.
+        transitions: The data.
+        rows: Indices of transitions that the models were not trained on.
+        shares: What `unexplained_shares` gave for those.
+        generator: Says which actions go with which states.
+    """
+    horizon = len(shares["observation"])
+    if horizon == 0:
+        return shares
+    starts = rows[transitions.steps_left(rows) >= horizon]
+    starts = starts[:: max(1, len(starts) // MAX_ROLLOUTS)]
+    order = torch.randperm(len(starts), generator=generator, device=starts.device)
+    obs, steps = transitions.all.obs[starts], torch.arange(horizon, device=starts.device)
+    actions = transitions.all.actions[starts[:, None] + steps]
+    own, others = (_disagreement(dynamics, obs, plans) for plans in (actions, actions[order]))
+    factors = (others / own.clamp_min(1e-12)).clamp_min(1.0).tolist()
+    return {
+        name: [share * factor for share, factor in zip(values, factors)]
+        for name, values in shares.items()
+    }
+
+
+def _disagreement(dynamics: DynamicsEnsemble, obs: Tensor, actions: Tensor) -> Tensor:
+    """Returns the variance of the observation over the members after each step, `(H,)`."""
+    num = len(obs)
+    members = torch.arange(dynamics.num_members, device=obs.device).repeat_interleave(num)
+    obs = obs.repeat(dynamics.num_members, 1)
+    variances = []
+    for t in range(actions.shape[1]):
+        obs = dynamics.step(obs, actions[:, t].repeat(dynamics.num_members, 1), members).observation
+        variances.append(obs.view(-1, num, obs.shape[1]).var(dim=0, unbiased=False).mean())
+    return torch.stack(variances)
+
+
+@torch.no_grad()
 def underestimated_costs(
     dynamics: DynamicsEnsemble, transitions: Transitions, rows: Tensor, cost_discount: float
 ) -> Tensor:

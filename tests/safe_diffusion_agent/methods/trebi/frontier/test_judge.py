@@ -54,9 +54,9 @@ def test_without_a_budget_only_the_return_counts():
 
 def test_plans_include_the_critics_own(frontier_agent):
     plan = frontier_agent.plan(HANGING, 10.0, 100, return_candidates=True)
-    assert plan.candidates.actions.shape == (1, 4 + len(MULTIPLIERS), 8, 1)
+    assert plan.candidates.actions.shape == (1, 4 + 1 + len(MULTIPLIERS), 8, 1)
     assert plan.actions.shape == (1, 8, 1) and (np.abs(plan.actions) <= 2.0 + 1e-5).all()
-    np.testing.assert_allclose(plan.candidates.observations[0, :, 0], [HANGING] * 15, atol=1e-5)
+    np.testing.assert_allclose(plan.candidates.observations[0, :, 0], [HANGING] * 16, atol=1e-5)
     costs, returns = plan.candidates.predicted_cost[0], plan.candidates.predicted_return[0]
     within = costs <= 10.0 - frontier_agent.margin
     best = np.argmax(np.where(within, returns, -np.inf)) if within.any() else np.argmin(costs)
@@ -91,6 +91,14 @@ def test_plans_are_carried_out_and_the_critic_stands_for_the_rest():
     assert costs[:, -1].tolist() == pytest.approx([1.75, 2.75])
     assert (alone_returns == 3.0).all() and (alone_costs == 5.0).all()
     assert alone_costs.shape == (1, len(MULTIPLIERS))
+
+
+def test_to_do_nothing_is_among_the_candidates(frontier_agent):
+    plan = frontier_agent.plan([HANGING] * 2, 10.0, 100, return_candidates=True)
+    np.testing.assert_allclose(plan.candidates.actions[:, 4], 0.0, atol=1e-5)
+    idle = plan.candidates.observations[:, 4]
+    np.testing.assert_allclose(idle[:, 0], [HANGING] * 2, atol=1e-5)
+    assert np.abs(idle[:, 1:] - idle[:, :1]).max() > 0.0, "imagined by the models"
 
 
 def test_without_candidates_there_have_to_be_the_critics():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from safe_diffusion_agent.learning.dynamics import DynamicsEnsemble
+from safe_diffusion_agent.learning.dynamics import DynamicsEnsemble, Transition
 from safe_diffusion_agent.learning.transitions import Transitions
 from safe_diffusion_agent.methods.trebi.diffusion import Normalizer
 from safe_diffusion_agent.methods.trebi.frontier.model_fit import (
@@ -10,6 +10,7 @@ from safe_diffusion_agent.methods.trebi.frontier.model_fit import (
     event_cost,
     trusted_steps,
     underestimated_costs,
+    unexplained_elsewhere,
     unexplained_shares,
 )
 
@@ -129,3 +130,35 @@ def test_scores_are_of_windows_that_do_not_overlap(tiny_episodes, cost_discount)
     scores = underestimated_costs(dynamics, transitions, rows, cost_discount)
     expected = tiny_episodes.costs[200:600].reshape(-1, 50) @ cost_discount ** np.arange(50)
     np.testing.assert_allclose(scores, expected, rtol=1e-5)
+
+
+class Wary(DynamicsEnsemble):
+    """Members agree on actions of the observation's sign, and come apart on others."""
+
+    def step(self, obs, actions, members=None):
+        foreign = (actions > 0) != (obs[:, :1] > 0)
+        apart = members[:, None] * (1e-3 + foreign)
+        zeros = torch.zeros(len(obs))
+        return Transition(obs + apart, zeros, zeros, torch.ones(len(obs)))
+
+
+def test_models_that_disagree_on_other_plans_are_wrong_there(tiny_episodes):
+    transitions = transitions_of(tiny_episodes)
+    data, rows = transitions.all, torch.arange(len(transitions))
+    shares = {"observation": [0.01, 0.02], "cost": [0.0, 0.1]}
+
+    def elsewhere(shares):
+        generator = torch.Generator().manual_seed(0)
+        dynamics = Wary(3, 1, 4, 3)
+        return unexplained_elsewhere(dynamics, transitions, rows, shares, generator)
+
+    data.obs[:, 0] = torch.where(transitions.episode % 2 == 0, 1e3, -1e3)
+    data.actions[:] = 1.0
+    data.actions[data.obs[:, 0] < 0] = -1.0
+    worse = elsewhere(shares)  # half of the foreign plans are of the other sign
+    factor = 0.5 + 0.5 * (1.001 / 0.001) ** 2
+    assert worse["observation"] == pytest.approx([0.01 * factor, 0.02 * factor], rel=0.1)
+    assert worse["cost"] == pytest.approx([0.0, 0.1 * factor], rel=0.1)
+    data.obs[:, 0], data.actions[:] = 1e3, 1.0
+    assert elsewhere(shares)["observation"] == pytest.approx(shares["observation"])
+    assert elsewhere({"observation": [], "cost": []}) == {"observation": [], "cost": []}
