@@ -18,13 +18,20 @@ from torch import Tensor
 from safe_diffusion_agent.agent import Agent, Parts, States
 from safe_diffusion_agent.episodes import Task
 from safe_diffusion_agent.errors import warn
-from safe_diffusion_agent.methods.trebi.calibration import Calibration, Margin
+from safe_diffusion_agent.methods.trebi.calibration import Calibration
 from safe_diffusion_agent.methods.trebi.config import PlannerConfig, TrebiConfig
 from safe_diffusion_agent.methods.trebi.diffusion import NoiseSchedule, Normalizer
 from safe_diffusion_agent.methods.trebi.feasibility import Feasibility, keep_probability, safe_mass
 from safe_diffusion_agent.methods.trebi.frontier.judge import FrontierJudge
 from safe_diffusion_agent.methods.trebi.plan import Candidates, Plan
-from safe_diffusion_agent.methods.trebi.planner import Choice, Judge, Planner, Sampler, ValueJudge
+from safe_diffusion_agent.methods.trebi.planner import (
+    Choice,
+    Judge,
+    Margin,
+    Planner,
+    Sampler,
+    ValueJudge,
+)
 
 JUDGES: dict[str, Any] = {"values": ValueJudge, "frontier": FrontierJudge}
 

@@ -31,29 +31,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class Margin:
-    """What a planner holds back of the remaining budget, in cost units.
-
-    Attributes:
-        of_episode: In units of the episode's first step.
-        of_step: In units of the current step.
-    """
-
-    of_episode: float
-    of_step: float = 0.0
-
-    def __add__(self, other: "Margin") -> "Margin":
-        return Margin(self.of_episode + other.of_episode, self.of_step + other.of_step)
-
-    def at(self, decay: Tensor) -> Tensor:
-        """Returns what is held back at steps t, `(n,)`.
-
-        Args:
-            decay: gamma_c^t of each, `(n,)`.
-        """
-        return self.of_episode / decay + self.of_step
+from safe_diffusion_agent.methods.trebi.planner import Margin
 
 
 @dataclass(frozen=True)
@@ -71,7 +49,7 @@ class Calibration:
     overspend: Tensor | None = None
     broken_promises: Tensor | None = None
 
-    def margin(self, risk: float) -> "Margin":
+    def margin(self, risk: float) -> Margin:
         """Returns what to hold back for a risk.
 
         Raises:

@@ -10,8 +10,8 @@ from safe_diffusion_agent.experiments.inspection import (
     held_back_too_much,
 )
 from safe_diffusion_agent.methods.table import METHODS
-from safe_diffusion_agent.methods.trebi.calibration import Margin
 from safe_diffusion_agent.methods.trebi.fit import fit
+from safe_diffusion_agent.methods.trebi.planner import Margin
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,9 @@ import torch
 from safe_diffusion_agent import TrebiAgent
 from safe_diffusion_agent.episodes import is_held_out, next_remaining_budget, select_episodes
 from safe_diffusion_agent.methods.table import METHODS
-from safe_diffusion_agent.methods.trebi.calibration import (
-    Calibration,
-    Margin,
-    conformal_quantile,
-)
+from safe_diffusion_agent.methods.trebi.calibration import Calibration, conformal_quantile
 from safe_diffusion_agent.methods.trebi.fit import fit, underestimated_values
+from safe_diffusion_agent.methods.trebi.planner import Margin
 from safe_diffusion_agent.methods.trebi.windows import Windows
 
 HANGING = [-1.0, 0.0, 0.0]
