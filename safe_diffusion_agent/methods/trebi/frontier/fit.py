@@ -71,9 +71,7 @@ def fit_frontier(
         history.extend(stage.fit_critic(source, stages, name, before))
         progress = stages.progress_after(before + config.frontier.critic_steps)
         parts = (planner, stage.judge, stage.transitions, episodes)
-        return calibrate(
-            *parts, seed=stages.seed, whole_episodes=imagines, progress=progress
-        )
+        return calibrate(*parts, seed=stages.seed, whole_episodes=imagines, progress=progress)
 
     calibration = fit_critic("critic", source, stages, before)
     branches, margin = source is not None, stage.margin_share(calibration)
@@ -87,11 +85,15 @@ def fit_frontier(
             calibration, branches = alone, False
         else:
             critic.load_state_dict(with_branches)
-    return calibration, {
-        "model_errors": errors,
-        "model_errors_elsewhere": elsewhere,
-        "branches": branches,
-    }, history
+    return (
+        calibration,
+        {
+            "model_errors": errors,
+            "model_errors_elsewhere": elsewhere,
+            "branches": branches,
+        },
+        history,
+    )
 
 
 def num_stage_steps(config: TrebiConfig, task: Task) -> int:
