@@ -27,10 +27,11 @@ VALUES_ALONE = {
     "guidance_on", "guidance_repeats", "num_unguided_steps", "score", "cost_quantile",
 }  # fmt: skip
 FRONTIER_ALONE = {
-    "num_models", "model_width", "critic_width", "critic_plans", "bound",
+    "num_models", "model_width", "critic_width", "actor_spread", "critic_plans", "bound",
+    "idle_plan", "imitation_prices", "imitation_temperature", "imitation_floor",
     "model_steps", "model_batch_size", "model_learning_rate", "held_out_share", "model_tolerance",
     "critic_steps", "critic_batch_size", "critic_learning_rate", "target_rate", "real_steps",
-    "real_expectile", "alone_expectile", "branch_expectile", "branch_share", "min_branch_steps",
+    "real_expectile", "branch_expectile", "branch_share", "min_branch_steps",
     "max_margin", "num_branches", "num_diffusion_branches", "branch_interval",
     "calibration_episodes",
 }  # fmt: skip

@@ -66,7 +66,7 @@ def test_a_recorded_training_needs_a_gpu(tiny_episodes):
 @pytest.mark.parametrize(
     ("preset", "settings"),
     [("paper", {"num_candidates": 0}), ("quick", {"num_candidates": 0}),
-     ("frontier", {"num_candidates": 0, "critic_plans": False})],
+     ("frontier", {"num_candidates": 0, "critic_plans": False, "idle_plan": False})],
 )  # fmt: skip
 def test_a_planner_without_candidates_is_refused_before_the_training(
     tiny_episodes, preset, settings
