@@ -23,7 +23,8 @@ SHORT = {"num_steps": 6, "batch_size": 16}
 SMALL = {**SHORT, "horizon": 8, "diffusion_steps": 3, "num_candidates": 4}
 UNET = {**SMALL, "base_width": 16, "width_mults": (1, 2)}
 FRONTIER = {
-    **SHORT, "model_steps": 20, "critic_steps": 10, "num_branches": 30, "branch_interval": 5,
+    **SHORT, "model_steps": 20, "critic_steps": 10, "imitation_steps": 10,
+    "num_branches": 30, "branch_interval": 5,
     "min_branch_steps": 1, "calibration_episodes": 20, "horizon": 8, "num_candidates": 3,
     "risk": 0.2,
 }  # fmt: skip

@@ -238,6 +238,7 @@ class FrontierConfig:
         max_margin: Share of the maximum budget. A critic that learned from branches and needs a
             larger margin makes use of the models' errors; one that learned from the recorded
             episodes alone takes its place if its margin is smaller.
+        imitation_steps: Optimizer steps of a critic that learns by imitation.
         imitation_prices: Prices of cost in a batch of the imitation.
         imitation_temperature: How much better than others an episode should be to be imitated more,
             in standard deviations of what the episodes are worth at the price.
@@ -264,6 +265,7 @@ class FrontierConfig:
     branch_share: float = _frontier(0.5)
     min_branch_steps: int = _frontier(8)
     max_margin: float = _frontier(0.5)
+    imitation_steps: int = _frontier(30_000)
     imitation_prices: int = _frontier(16)
     imitation_temperature: float = _frontier(0.5)
     imitation_floor: float = _frontier(0.02)

@@ -85,6 +85,7 @@ FRONTIER = _preset(
     risk=0.05,
     actor_spread=True,
     idle_plan=True,
+    critic_width=256,
     model_width=192,
     model_steps=12_000,
 )
@@ -125,9 +126,9 @@ TASK_OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
             "budget_scale": 0.336,
         }
     },
-    # One joint needs no larger models.
+    # One joint needs no larger networks.
     **{
-        preset: {"safe/Pendulum-v0": {"model_width": 96, "model_steps": 4_000}}
+        preset: {"safe/Pendulum-v0": {"model_width": 96, "critic_width": 192, "model_steps": 4_000}}
         for preset in ("frontier", "fast", "realtime")
     },
 }

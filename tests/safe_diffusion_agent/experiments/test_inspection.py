@@ -17,7 +17,8 @@ from safe_diffusion_agent.methods.trebi.planner import Margin
 @pytest.fixture(scope="module")
 def frontier_agent(tiny_episodes):
     settings = {
-        "num_steps": 10, "model_steps": 20, "critic_steps": 10, "num_branches": 30, "horizon": 8,
+        "num_steps": 10, "model_steps": 20, "critic_steps": 10, "imitation_steps": 10,
+        "num_branches": 30, "horizon": 8,
         "calibration_episodes": 0, "risk": None, "num_candidates": 3,
     }  # fmt: skip
     return fit(tiny_episodes, METHODS["trebi"].config("frontier", **settings))[0]

@@ -112,7 +112,8 @@ def test_models_that_are_the_same_do_not_disagree(tiny_episodes, monkeypatch):
     from safe_diffusion_agent.methods.table import METHODS
 
     settings = {
-        "num_steps": 2, "model_steps": 4, "critic_steps": 2, "num_branches": 4, "horizon": 4,
+        "num_steps": 2, "model_steps": 4, "critic_steps": 2, "imitation_steps": 2,
+        "num_branches": 4, "horizon": 4,
         "calibration_episodes": 0, "risk": None, "num_candidates": 2, "model_tolerance": 1e9,
     }  # fmt: skip
     config = METHODS["trebi"].config("frontier", **settings)

@@ -41,8 +41,11 @@ def fit_frontier(
 ) -> tuple[Calibration | None, dict[str, Any], History]:
     """Trains models and critic of a planner whose denoiser is trained, in place.
 
+    Models are asked about plans that nobody recorded. If they are good there, too, the critic
+    learns in them, from branches; if not, by imitation of the recorded episodes.
+
     A critic that learned from branches and whose margin is larger than `FrontierConfig.max_margin`
-    makes use of the models' errors. Then one is trained from the recorded episodes alone, and kept
+    makes use of the models' errors. Then one is trained by imitation, and kept
     if its margin is smaller, and smaller than the largest budget. (Where both can do nothing but
     what costs least, the one that learned from branches knows what costs less.)
 
@@ -64,36 +67,33 @@ def fit_frontier(
     imagines = config.frontier.imagines(num_trusted)
     source = RolloutSource(stage.judge.sampler) if imagines else None
     untrained = copy.deepcopy(critic.state_dict())
+    less = config.frontier.critic_steps - config.frontier.imitation_steps
 
     def fit_critic(
         name: str, source: RolloutSource | None, stages: Stages, before: int
     ) -> Calibration | None:
-        history.extend(stage.fit_critic(source, stages, name, before))
-        progress = stages.progress_after(before + config.frontier.critic_steps)
+        num_steps = config.frontier.critic_steps if source else config.frontier.imitation_steps
+        history.extend(stage.fit_critic(source, stages, name, before, num_steps))
+        progress = stages.progress_after(before + num_steps)
         parts = (planner, stage.judge, stage.transitions, episodes)
         return calibrate(*parts, seed=stages.seed, whole_episodes=imagines, progress=progress)
 
+    if source is None:
+        stages = replace(stages, total=stages.total - less)
     calibration = fit_critic("critic", source, stages, before)
     branches, margin = source is not None, stage.margin_share(calibration)
     if branches and margin > config.frontier.max_margin:
         with_branches = copy.deepcopy(critic.state_dict())
         critic.load_state_dict(untrained)
         steps = _critic_steps(config, stage.judge.sampler.task)
-        longer = replace(stages, total=stages.total + steps)
+        longer = replace(stages, total=stages.total + steps - less)
         alone = fit_critic("critic-alone", None, longer, before + steps)
         if stage.margin_share(alone) < min(margin, 1.0):
             calibration, branches = alone, False
         else:
             critic.load_state_dict(with_branches)
-    return (
-        calibration,
-        {
-            "model_errors": errors,
-            "model_errors_elsewhere": elsewhere,
-            "branches": branches,
-        },
-        history,
-    )
+    about = {"model_errors": errors, "model_errors_elsewhere": elsewhere, "branches": branches}
+    return calibration, about, history
 
 
 def num_stage_steps(config: TrebiConfig, task: Task) -> int:
@@ -198,9 +198,14 @@ class _Stage:
         critic.action_high.copy_(normalizer.high[:act_dim])
 
     def fit_critic(
-        self, source: RolloutSource | None, stages: Stages, name: str, before: int
+        self,
+        source: RolloutSource | None,
+        stages: Stages,
+        name: str,
+        before: int,
+        num_steps: int,
     ) -> History:
-        """Trains the critic."""
+        """Trains the critic: by branches, or without a source of them by imitation."""
         config, critic = self.config.frontier, self.judge.critic
         critic.requires_grad_(True)
         training = (
@@ -211,7 +216,7 @@ class _Stage:
         trained, history = optimize(
             training,
             OptimizationConfig(
-                num_steps=config.critic_steps,
+                num_steps=num_steps,
                 learning_rate=config.critic_learning_rate,
                 decay_from=0.5,
                 **AVERAGED,

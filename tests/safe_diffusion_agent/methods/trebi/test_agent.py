@@ -293,7 +293,13 @@ def test_cuda_plans_like_the_cpu_with_the_same_noise(tiny_agent, tmp_path):
 
 SMALL = {"num_steps": 1, "batch_size": 2, "horizon": 8}
 UNET = {"base_width": 16, "width_mults": (1, 2)}
-FRONTIER = {"model_steps": 1, "critic_steps": 1, "num_branches": 6, "calibration_episodes": 0}
+FRONTIER = {
+    "model_steps": 1,
+    "critic_steps": 1,
+    "imitation_steps": 1,
+    "num_branches": 6,
+    "calibration_episodes": 0,
+}
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ VALUES_ALONE = {
 }  # fmt: skip
 FRONTIER_ALONE = {
     "num_models", "model_width", "critic_width", "actor_spread", "critic_plans", "bound",
-    "idle_plan", "imitation_prices", "imitation_temperature", "imitation_floor",
+    "idle_plan", "imitation_steps", "imitation_prices", "imitation_temperature", "imitation_floor",
     "model_steps", "model_batch_size", "model_learning_rate", "held_out_share", "model_tolerance",
     "critic_steps", "critic_batch_size", "critic_learning_rate", "target_rate", "real_steps",
     "real_expectile", "branch_expectile", "branch_share", "min_branch_steps",

@@ -23,7 +23,8 @@ TASK = {
     "max_episode_steps": 10, "cost_discount": 1.0, "max_budget": 10.0,
 }  # fmt: skip
 QUICKLY = {
-    "num_steps": 10, "model_steps": 20, "critic_steps": 10, "num_branches": 30, "horizon": 8,
+    "num_steps": 10, "model_steps": 20, "critic_steps": 10, "imitation_steps": 10,
+    "num_branches": 30, "horizon": 8,
     "calibration_episodes": 20, "risk": None, "num_candidates": 3,
 }  # fmt: skip
 
