@@ -26,7 +26,8 @@ FRONTIER: dict[str, dict[str, Any]] = {
     "realtime": {"num_candidates": 0},
 }
 ONE_STEP = {
-    "model_steps": 1, "critic_steps": 1, "imitation_steps": 1, "num_branches": 30, "calibration_episodes": 0,
+    "model_steps": 1, "critic_steps": 1, "imitation_steps": 1,
+    "num_branches": 30, "calibration_episodes": 0,
 }  # fmt: skip
 EVERYBODY_OVER, NOBODY_OVER = -1e9, 1e9  # budgets; random networks predict costs around 0
 MAX_STEPS, NUM_EPISODES = 200, 20
