@@ -11,9 +11,11 @@ from typing import Any
 from safe_diffusion_agent.data.collection import CollectConfig
 from safe_diffusion_agent.errors import UnknownNameError
 from safe_diffusion_agent.experiments.jobs import Settings
+from safe_diffusion_agent.experiments.mixtures import MixConfig
 from safe_diffusion_agent.experiments.paper_figures import FIGURES
 from safe_diffusion_agent.experiments.rows import Row, Scale, Study, standard_dataset
 
+Datasets = Sequence[CollectConfig | MixConfig]
 Change = tuple[Settings, Settings]  # of the training, and of the trained agent
 
 
@@ -27,6 +29,11 @@ REACHABLE = _replay("ReacherReachable")
 # Large enough for minutes of training, far from the paper's sizes.
 CAR_CIRCLE, HALF_CHEETAH = _replay("CarCircle", 30_000), _replay("HalfCheetah", 100_000)
 OTHERS = (CAR_CIRCLE, HALF_CHEETAH, REACHABLE)
+# The policies as the zoo's own command stores them.
+ROBOTS = tuple(
+    MixConfig(env_id=f"safe/{name}-v0", policy=f"logs/sac/{name}-v3_1/{name}-v3.zip")
+    for name in ("HalfCheetah", "Walker2d")
+)
 FAST_ON = (PENDULUMS[0], HALF_CHEETAH, REACHABLE)
 
 
@@ -39,7 +46,7 @@ def _loaded(**settings: Any) -> Change:
 
 
 def _rows(
-    datasets: Sequence[CollectConfig], given: str, changes: Mapping[str, Change], **others: Any
+    datasets: Datasets, given: str, changes: Mapping[str, Change], **others: Any
 ) -> list[Row]:
     """A row per change and dataset; the keys are labels."""
     method, _, preset = given.partition(":")
@@ -58,9 +65,7 @@ def _rows(
     ]
 
 
-def _plain(
-    datasets: Sequence[CollectConfig], methods: Mapping[str, str], **others: Any
-) -> list[Row]:
+def _plain(datasets: Datasets, methods: Mapping[str, str], **others: Any) -> list[Row]:
     """Methods as they are; the keys are labels."""
     return [
         row
@@ -206,6 +211,17 @@ STUDIES: dict[str, Study] = FIGURES | {
             *_plain(OTHERS, {"caps": "caps:quick", **_GUIDED}, evaluation={"seed": 3000}),
         ),
         scale=Scale(num_episodes=10),
+    ),
+    "robots": Study(
+        title="Robots: half of the data of a trained policy, half of the same with noise",
+        rows=tuple(
+            _plain(
+                ROBOTS,
+                {"frontier": "trebi:frontier", "caps": "caps:quick", "bc": "bc:quick"},
+                evaluation={"seed": 7000},
+            )
+        ),
+        scale=Scale(seeds=(0, 1, 2), num_episodes=20),
     ),
     "sizes": Study(
         title="The paper's planner at the paper's sizes, next to the small ones",

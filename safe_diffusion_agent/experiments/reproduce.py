@@ -15,6 +15,7 @@ from safe_diffusion_agent.evaluation.rollout import Progress
 from safe_diffusion_agent.experiments.cards import measure_max_budget
 from safe_diffusion_agent.experiments.catalog import study_of
 from safe_diffusion_agent.experiments.jobs import Job, NamedProgress, Settings, collect_job, run_all
+from safe_diffusion_agent.experiments.mixtures import MixConfig, mix_job
 from safe_diffusion_agent.experiments.rows import (
     Choice,
     Row,
@@ -136,7 +137,10 @@ def reproduce(
     """
     rows, study, folder = plan(name, runs=runs, device=device, **choice), study_of(name), Path(out)
     datasets = {run.dataset_id: run.row.dataset for run in rows}
-    collections = [collect_job(config, dataset_id) for dataset_id, config in datasets.items()]
+    collections = [
+        mix_job(config) if isinstance(config, MixConfig) else collect_job(config, dataset_id)
+        for dataset_id, config in datasets.items()
+    ]
     run_all(collections, workers=workers, progress=progress)
     for dataset_id, config in datasets.items():
         if not is_standard_size(config):
