@@ -23,11 +23,10 @@ from safe_diffusion_agent.methods.trebi.config import PlannerConfig, TrebiConfig
 from safe_diffusion_agent.methods.trebi.diffusion import NoiseSchedule, Normalizer
 from safe_diffusion_agent.methods.trebi.feasibility import Feasibility, keep_probability, safe_mass
 from safe_diffusion_agent.methods.trebi.frontier.judge import FrontierJudge
-from safe_diffusion_agent.methods.trebi.plan import Candidates, Plan
+from safe_diffusion_agent.methods.trebi.plan import Candidates, Margin, Plan
 from safe_diffusion_agent.methods.trebi.planner import (
     Choice,
     Judge,
-    Margin,
     Planner,
     Sampler,
     ValueJudge,
@@ -148,7 +147,7 @@ class TrebiAgent(Agent):
         of_plan = (np.arange(len(candidates.chosen)), candidates.chosen)
         actions, budgets = candidates.actions[of_plan], self._budgets(states[1])
         self._check_finite(torch.from_numpy(actions[:, 0]))
-        held_back = self._margin.at(self._decay(states[2]))
+        held_back = what_to_hold_back(self._margin, self._decay(states[2]))
         within = choice.costs <= (budgets - held_back)[:, None]
         least = choice.costs.nan_to_num(nan=math.inf).min(dim=1).values
         return Plan(
@@ -223,7 +222,7 @@ class TrebiAgent(Agent):
             margin = self.calibration.margin(risk)
         limit = self.task.max_episode_steps or math.inf
         steps = torch.as_tensor(limit if remaining_steps is None else remaining_steps)
-        held_back = margin.at(self._decay(steps.to(torch.float32)))
+        held_back = what_to_hold_back(margin, self._decay(steps.to(torch.float32)))
         return held_back.item() if held_back.dim() == 0 else held_back.numpy()
 
     def _act(
@@ -237,7 +236,8 @@ class TrebiAgent(Agent):
     def _choose(
         self, obs: Tensor, budget: Tensor, steps: Tensor, generator: torch.Generator
     ) -> Choice:
-        allowed = self._budgets(budget) - self._margin.at(self._decay(steps))
+        held_back = what_to_hold_back(self._margin, self._decay(steps))
+        allowed = self._budgets(budget) - held_back
         return self.planner(obs, allowed, steps, generator)
 
     def _decay(self, steps: Tensor) -> Tensor:
@@ -284,6 +284,16 @@ class DiffuserAgent(TrebiAgent):
 
     def _budgets(self, given: Tensor) -> Tensor:
         return torch.full_like(given, math.inf)
+
+
+def what_to_hold_back(margin: Margin, decay: Tensor) -> Tensor:
+    """Returns what a margin is at steps t, `(n,)`, in units of those steps.
+
+    Args:
+        margin: The margin.
+        decay: gamma_c^t of each, `(n,)`.
+    """
+    return margin.of_episode / decay + margin.of_step
 
 
 def judge_of(config: TrebiConfig) -> type[Judge]:

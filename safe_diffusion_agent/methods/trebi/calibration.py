@@ -31,7 +31,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from safe_diffusion_agent.methods.trebi.planner import Margin
+from safe_diffusion_agent.methods.trebi.plan import Margin
 
 
 @dataclass(frozen=True)

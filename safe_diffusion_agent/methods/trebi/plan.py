@@ -9,6 +9,25 @@ from safe_diffusion_agent.episodes import FloatArray
 
 
 @dataclass(frozen=True)
+class Margin:
+    """What a planner holds back of the remaining budget, in cost units.
+
+    Where costs are discounted, the remaining budget of step t has grown by 1 / gamma_c^t, and so
+    has what is held back of it for the whole episode.
+
+    Attributes:
+        of_episode: In units of the episode's first step.
+        of_step: In units of the current step.
+    """
+
+    of_episode: float
+    of_step: float = 0.0
+
+    def __add__(self, other: "Margin") -> "Margin":
+        return Margin(self.of_episode + other.of_episode, self.of_step + other.of_step)
+
+
+@dataclass(frozen=True)
 class Candidates:
     """Every sampled trajectory, K per state.
 

@@ -9,7 +9,6 @@ has the gradient alpha (grad R - n 1[C > z] grad C).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -114,30 +113,6 @@ def select_candidate(
     best = finite_return.masked_fill(~within_budget, -torch.inf).argmax(dim=1)
     cheapest = predicted_cost.clamp(max=largest).masked_fill(broken, torch.inf).argmin(dim=1)
     return torch.where(feasible, best, cheapest), feasible
-
-
-@dataclass(frozen=True)
-class Margin:
-    """What a planner holds back of the remaining budget, in cost units.
-
-    Attributes:
-        of_episode: In units of the episode's first step.
-        of_step: In units of the current step.
-    """
-
-    of_episode: float
-    of_step: float = 0.0
-
-    def __add__(self, other: "Margin") -> "Margin":
-        return Margin(self.of_episode + other.of_episode, self.of_step + other.of_step)
-
-    def at(self, decay: Tensor) -> Tensor:
-        """Returns what is held back at steps t, `(n,)`.
-
-        Args:
-            decay: gamma_c^t of each, `(n,)`.
-        """
-        return self.of_episode / decay + self.of_step
 
 
 class Rated(NamedTuple):

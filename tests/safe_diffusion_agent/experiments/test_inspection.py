@@ -11,7 +11,7 @@ from safe_diffusion_agent.experiments.inspection import (
 )
 from safe_diffusion_agent.methods.table import METHODS
 from safe_diffusion_agent.methods.trebi.fit import fit
-from safe_diffusion_agent.methods.trebi.planner import Margin
+from safe_diffusion_agent.methods.trebi.plan import Margin
 
 
 @pytest.fixture(scope="module")

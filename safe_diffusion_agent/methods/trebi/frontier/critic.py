@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from safe_diffusion_agent.episodes import Task, discounted_steps
 from safe_diffusion_agent.learning.dynamics import BlockedLayers, DynamicsEnsemble
+from safe_diffusion_agent.learning.transitions import NStepTarget
 from safe_diffusion_agent.methods.trebi.config import ModelConfig
 from safe_diffusion_agent.methods.trebi.networks import new_denoiser
 
@@ -167,6 +168,17 @@ class FrontierNetworks(nn.Module):
             signed_costs=task.costs_may_be_negative,
             spread=config.actor_spread,
         )
+
+
+def targets(
+    critic: FrontierCritic, target: NStepTarget, steps_left: Tensor, multipliers: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Returns what happened, with what the critic says of the rest: return and cost, `(N,)`."""
+    returns, costs = critic(target.next_obs, steps_left - target.num_steps, multipliers)
+    return (
+        target.returns + target.survival * critic.discount**target.num_steps * returns,
+        target.costs + target.survival * critic.cost_discount**target.num_steps * costs,
+    )
 
 
 def random_multipliers(num: int, generator: torch.Generator) -> Tensor:

@@ -16,7 +16,11 @@ from safe_diffusion_agent.learning.training import Training
 from safe_diffusion_agent.learning.transitions import NStepTarget, Transitions
 from safe_diffusion_agent.methods.trebi.config import FrontierConfig
 from safe_diffusion_agent.methods.trebi.frontier.branches import BranchedRollouts, RolloutSource
-from safe_diffusion_agent.methods.trebi.frontier.critic import FrontierCritic, random_multipliers
+from safe_diffusion_agent.methods.trebi.frontier.critic import (
+    FrontierCritic,
+    random_multipliers,
+    targets,
+)
 
 MAX_ADVANTAGE_WEIGHT = 20.0
 ADVANTAGE_SHARPNESS = 2.0  # per standard deviation of the advantages in the batch
@@ -125,17 +129,6 @@ class CriticTraining(Training):
         best = combined.view(num, width).argmax(dim=1)
         rows = torch.arange(num, device=generator.device) * width + best
         return [tensor[rows] for tensor in vars(target).values()]
-
-
-def targets(
-    critic: FrontierCritic, target: NStepTarget, steps_left: Tensor, multipliers: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Returns what happened, with what the critic says of the rest: return and cost, `(N,)`."""
-    returns, costs = critic(target.next_obs, steps_left - target.num_steps, multipliers)
-    return (
-        target.returns + target.survival * critic.discount**target.num_steps * returns,
-        target.costs + target.survival * critic.cost_discount**target.num_steps * costs,
-    )
 
 
 def advantage_weights(advantage: Tensor) -> Tensor:

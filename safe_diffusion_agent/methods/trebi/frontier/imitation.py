@@ -22,8 +22,11 @@ from safe_diffusion_agent.learning.networks import move_towards
 from safe_diffusion_agent.learning.training import Training
 from safe_diffusion_agent.learning.transitions import Transitions
 from safe_diffusion_agent.methods.trebi.config import FrontierConfig
-from safe_diffusion_agent.methods.trebi.frontier.critic import FrontierCritic, random_multipliers
-from safe_diffusion_agent.methods.trebi.frontier.critic_fit import targets
+from safe_diffusion_agent.methods.trebi.frontier.critic import (
+    FrontierCritic,
+    random_multipliers,
+    targets,
+)
 
 VALUE_WEIGHT = 10.0
 MAX_PIECE = 200  # steps of an episode that are counted as recorded; the target knows the rest
