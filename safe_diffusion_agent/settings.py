@@ -170,12 +170,16 @@ def override(config: Config, settings: Mapping[str, Any], *, unread: Iterable[st
 def from_json(config_class: type[Config], document: Mapping[str, Any]) -> Config:
     """Rebuilds a config from `dataclasses.asdict` that went through JSON.
 
+    A class may name settings of before that no longer mean anything (`retired`): they are left out.
+
     Raises:
         UnknownNameError: It has a setting that this version does not know.
     """
     values: dict[str, Any] = {}
     hints = get_type_hints(config_class)
     for name, value in document.items():
+        if name in getattr(config_class, "retired", ()):
+            continue
         if name not in hints:
             raise UnknownNameError("setting", name, hints)
         hint = hints[name]

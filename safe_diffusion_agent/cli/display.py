@@ -1,7 +1,9 @@
 """What the command shows: progress bars and the table of an evaluation."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from safe_diffusion_agent.experiments.rows import Row
 
 console = Console()
+LINE_SECONDS = 10.0  # between two lines of progress where there is no terminal
 WIDE = 200  # columns of a table that goes into a file or a pipe
 
 
@@ -35,14 +38,27 @@ def progress_bar(name: str) -> Iterator[Callable[..., None]]:
 
 @contextmanager
 def progress_bars(*, keep: bool = False) -> Iterator[Callable[..., None]]:
-    """Shows progress bars, which appear as `progress(name, done, total, **values)` names them.
+    """Shows progress, which appears as `progress(name, done, total, **values)` names it.
 
-    They show rate, time left, and the values. An interruption ends the command and says how to
-    continue.
+    In a terminal bars, elsewhere a line every `LINE_SECONDS`. They show rate, time left, and the
+    values. An interruption ends the command and says how to continue.
 
     Args:
         keep: Bars that are full are still shown.
     """
+    try:
+        if console.is_terminal:
+            with _bars(keep) as progress:
+                yield progress
+        else:
+            yield _lines()
+    except KeyboardInterrupt:
+        console.print("Interrupted. Run the same command again to continue.")
+        raise typer.Exit(130) from None
+
+
+@contextmanager
+def _bars(keep: bool) -> Iterator[Callable[..., None]]:
     columns = (
         TextColumn("[bold]{task.description:<9}", table_column=Column(no_wrap=True)),
         BarColumn(bar_width=12),
@@ -66,16 +82,39 @@ def progress_bars(*, keep: bool = False) -> Iterator[Callable[..., None]]:
                 tasks[name] = (task, first := done)
             elapsed = bars.tasks[task].elapsed or 0.0
             rate = _rate((done - first) / elapsed) if elapsed > 0.5 else ""
-            shown = "  ".join(f"{key} {value:.3g}" for key, value in values.items())
             visible = keep or done < total
-            bars.update(task, completed=done, total=total, visible=visible, rate=rate, values=shown)
+            bars.update(
+                task, completed=done, total=total, visible=visible, rate=rate, values=_said(values)
+            )
 
-        try:
-            yield progress
-        except KeyboardInterrupt:
-            bars.stop()
-            console.print("Interrupted. Run the same command again to continue.")
-            raise typer.Exit(130) from None
+        yield progress
+
+
+def _lines() -> Callable[..., None]:
+    """Returns what prints a line at the end, and after every `LINE_SECONDS` of a job until then."""
+    started: dict[str, tuple[float, int]] = {}
+    told: dict[str, tuple[float, int]] = {}
+
+    def progress(name: str, done: int, total: int, **values: float) -> None:
+        now = time.monotonic()
+        if name not in started or done < told[name][1]:  # the next stage of the same job
+            started[name] = (now, max(done - 1, 0))
+            told[name] = (now, done)
+        last, _ = told[name]
+        if now - last < LINE_SECONDS and done < total:
+            return
+        told[name] = (now, done)
+        begun, first = started[name]
+        per_second = (done - first) / max(now - begun, 1e-6)
+        left = timedelta(seconds=round((total - done) / per_second)) if done > first else "?"
+        line = f"{name}  {done}/{total}  {_rate(per_second)}  {left} left  {_said(values)}"
+        print(line.rstrip(), flush=True)
+
+    return progress
+
+
+def _said(values: Mapping[str, float]) -> str:
+    return "  ".join(f"{key} {value:.3g}" for key, value in values.items())
 
 
 def _rate(per_second: float) -> str:

@@ -176,7 +176,7 @@ def facts(agent: TrebiAgent) -> dict[str, str]:
         )
         lines["model errors"] = f"{shares} (share of the variance, held-out episodes)"
         branches = about.get("branches", settings.frontier.imagines(trusted))
-        source = "branches, too" if branches else "recorded episodes alone"
+        source = "branches, too" if branches else "imitation of the recorded episodes"
         lines["model rollouts"] = (
             f"{trusted} of {settings.model.horizon} steps are trusted; critic from {source}"
         )

@@ -82,7 +82,7 @@ class TrebiAgent(Agent):
                     "calibration_share=0.1 (or, with the frontier, calibration_episodes=60)."
                 )
             self._margin += calibration.margin(config.planner.risk)
-        if config.planner.num_candidates == 0 and not self.about.get("branches", True):
+        if config.planner.num_candidates == 0 and _knows_steps_alone(self.about, networks):
             warn(
                 "The critic of this agent learned from the recorded episodes alone. Without "
                 "candidates of the diffusion model it returns less, and is over budget more often: "
@@ -284,6 +284,11 @@ class DiffuserAgent(TrebiAgent):
 
     def _budgets(self, given: Tensor) -> Tensor:
         return torch.full_like(given, math.inf)
+
+
+def _knows_steps_alone(about: dict[str, Any], networks: Any) -> bool:
+    """Whether a critic learned neither in the models nor by imitation (an older one)."""
+    return not about.get("branches", True) and not networks.critic.imitates
 
 
 def what_to_hold_back(margin: Margin, decay: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ by default.
 
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 from safe_diffusion_agent.settings import check, check_choices, check_positive, check_shares, only
 
@@ -249,6 +249,8 @@ class FrontierConfig:
         calibration_episodes: Imagined episodes for the margin of `PlannerConfig.risk`; 0 leaves the
             agent without calibration.
     """
+
+    retired: ClassVar[tuple[str, ...]] = ("alone_expectile",)  # of critics that do not imitate
 
     model_steps: int = _frontier(4_000)
     model_batch_size: int = _frontier(256)

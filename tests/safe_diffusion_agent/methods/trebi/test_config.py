@@ -110,6 +110,13 @@ def test_config_survives_json(preset):
     assert from_json(TrebiConfig, json.loads(json.dumps(asdict(config)))) == config
 
 
+def test_settings_that_are_gone_are_left_out():
+    config = METHODS["trebi"].config("frontier", "safe/Pendulum-v0")
+    document = asdict(config)
+    document["frontier"]["alone_expectile"] = 0.6
+    assert from_json(TrebiConfig, document) == config
+
+
 def test_paper_preset_is_the_papers_text():
     """App. D on Pendulum; Alg. 1 line 11: guidance on the mean, once per step, at every step."""
     config = METHODS["trebi"].config("paper", "safe/Pendulum-v0")

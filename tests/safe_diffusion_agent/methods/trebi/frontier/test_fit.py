@@ -48,7 +48,7 @@ def test_models_that_are_not_trusted_imagine_nothing(tiny_episodes, quickly, mon
     assert agent.calibration.overspend is None
     scores = agent.calibration.underestimate, agent.calibration.broken_promises
     assert min(map(len, scores)) > 100
-    assert "recorded episodes alone" in facts(agent)["model rollouts"]
+    assert "imitation of the recorded" in facts(agent)["model rollouts"]
     assert agent.act(HANGING, 10.0, 100).shape == (1,)
 
 
