@@ -11,9 +11,9 @@ import numpy as np
 
 from safe_diffusion_agent.evaluation.protocol import EpisodeResult
 from safe_diffusion_agent.evaluation.statistics import (
+    bootstrap_over_runs,
     conditional_value_at_risk,
     interquartile_mean,
-    stratified_bootstrap,
     wilson_interval,
 )
 from safe_diffusion_agent.storage import csv_of
@@ -85,7 +85,7 @@ def summary(runs: Sequence[Evaluated], *, random_ratios: bool = False) -> list[R
 
     `cvar_overrun` is the mean of the worst twentieth of max(cost - budget, 0), in cost units; the
     interval of the share over budget is Wilson's and takes episodes to be independent;
-    `std_over_seeds` is that of the seeds' mean returns.
+    `std_over_seeds` is that of the seeds' mean returns (0 for one seed).
     """
     rows = []
     for (task, method), group in _grouped(runs).items():
@@ -111,7 +111,7 @@ def _statistics(chosen: Sequence[tuple[int, EpisodeResult]]) -> Row:
         "num_seeds": len(seeds),
         "num_episodes": len(chosen),
         "mean_return": float(np.mean(means)),
-        "std_over_seeds": float(np.std(means)),
+        "std_over_seeds": float(np.std(means, ddof=min(1, len(means) - 1))),
         "mean_cost": float(np.mean([e.cost for _, e in chosen])),
         "normalized_cost_q1": float(q1),
         "normalized_cost_median": float(median),
@@ -128,8 +128,8 @@ def _statistics(chosen: Sequence[tuple[int, EpisodeResult]]) -> Row:
 def overall(runs: Sequence[Evaluated], *, num_resamples: int = 2_000) -> list[Row]:
     """Returns one row per task and method: interquartile mean return, with a bootstrap interval.
 
-    A score is the mean return of one seed under one budget; seeds are what is resampled, budget by
-    budget. Only for fixed ratios.
+    A score is the mean return of one seed under one budget; seeds are what is resampled, with all
+    of their budgets. Only for fixed ratios.
     """
     rows = []
     for (task, method), group in _grouped(runs).items():
@@ -138,7 +138,7 @@ def overall(runs: Sequence[Evaluated], *, num_resamples: int = 2_000) -> list[Ro
             [np.mean([e.episode_return for e in run.episodes if e.ratio == r]) for r in ratios]
             for run in group
         ]
-        low, high = stratified_bootstrap(
+        low, high = bootstrap_over_runs(
             scores,
             interquartile_mean,
             rng=np.random.default_rng(0),

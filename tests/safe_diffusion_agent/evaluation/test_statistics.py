@@ -7,9 +7,9 @@ from scipy.stats import binomtest, bootstrap, trim_mean
 
 from safe_diffusion_agent.evaluation.statistics import (
     BoxStatistics,
+    bootstrap_over_runs,
     conditional_value_at_risk,
     interquartile_mean,
-    stratified_bootstrap,
     wilson_interval,
 )
 
@@ -71,7 +71,7 @@ def test_interquartile_mean_is_scipys_trimmed_mean(values):
 
 def test_bootstrap_interval_is_scipys():
     scores = np.random.default_rng(0).normal(5.0, 2.0, (20, 1))
-    low, high = stratified_bootstrap(
+    low, high = bootstrap_over_runs(
         scores, np.mean, rng=np.random.default_rng(1), num_resamples=5_000
     )
     expected = bootstrap(
@@ -82,7 +82,13 @@ def test_bootstrap_interval_is_scipys():
     assert high == pytest.approx(expected.high, abs=0.05)
 
 
-def test_tasks_are_resampled_apart():
-    """Of two tasks with constant scores nothing varies, however the runs are drawn."""
-    scores = np.array([[1.0, 9.0]] * 5)
-    assert stratified_bootstrap(scores, np.mean, rng=np.random.default_rng(0)) == (5.0, 5.0)
+def test_budgets_of_a_run_are_drawn_together():
+    """Runs that are better under one budget and worse under another are all worth the same."""
+    first = np.random.default_rng(0).normal(size=6)
+    scores = np.stack([first, 10.0 - first], axis=1)
+    low, high = bootstrap_over_runs(scores, np.mean, rng=np.random.default_rng(0))
+    assert low == pytest.approx(5.0) and high == pytest.approx(5.0)
+    alike = np.stack([first, first], axis=1)  # a budget more tells nothing more
+    rngs = [np.random.default_rng(1), np.random.default_rng(1)]
+    expected = bootstrap_over_runs(first[:, None], np.mean, rng=rngs[0])
+    assert bootstrap_over_runs(alike, np.mean, rng=rngs[1]) == pytest.approx(expected)
