@@ -24,8 +24,9 @@ et al. 2023), made again in small, and our own.
 Per budget (share of the maximum): mean return · episodes over budget · mean overrun of the worst
 5 % of the episodes, in cost units. The interval of the interquartile mean is a bootstrap's over
 trainings, each drawn with all its budgets. The one of the share over budget is Wilson's over the
-pooled episodes, as if none shared a training. With random budgets: by fifths of the maximum. Lin et al. 2023 trained everything for 1e6 steps on 1e6 steps of data (2e4 on
-Pendulum and Reacher); these are minutes of a CPU core each.
+pooled episodes, as if none shared a training. With random budgets: by fifths of the maximum. Lin et
+al. 2023 trained everything for 1e6 steps on 1e6 steps of data (2e4 on Pendulum and Reacher); these
+are minutes of a CPU core each.
 
 `trebi:small` is the paper's method with small networks, `trebi:quick` and `trebi:frontier` are
 ours."""
