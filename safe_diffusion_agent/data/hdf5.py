@@ -41,7 +41,8 @@ def import_hdf5(
     Args:
         path: The file.
         dataset_id: Minari id to write.
-        env_id: Gymnasium id of the environment it comes from, if there is one here.
+        env_id: Gymnasium id of the environment it comes from, if there is one here. Its time limit
+            is that of the dataset, also where every episode of the file ends before.
         cost_key: Name of the costs in the file.
         cost_fn: Computes the costs instead, from all transitions at once: `(N, O)` observations,
             `(N, A)` actions, `(N, O)` next observations, and a dict of what the file has under
@@ -95,11 +96,16 @@ def import_hdf5(
             "algorithm": f"imported from {Path(path).name}",
             "cost_key": "infos/cost",
             "cost_discount": cost_discount,
-            "max_episode_steps": longest,
+            "max_episode_steps": max(longest, _time_limit(env_id)),
         },
         spaces=None if env_id is not None else _spaces(arrays),
     )
     return dataset_id
+
+
+def _time_limit(env_id: str | None) -> int:
+    """Returns the time limit of an environment; 0 without an environment or a limit."""
+    return 0 if env_id is None else gym.spec(env_id).max_episode_steps or 0
 
 
 def _opened(path: str | os.PathLike[str]) -> h5py.File:

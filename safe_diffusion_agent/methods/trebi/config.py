@@ -307,3 +307,8 @@ class TrebiConfig:
         num_steps = planner.sampling_steps
         fits = num_steps is None or 1 <= num_steps <= model.diffusion_steps
         check(fits, f"sampling_steps should be in 1 to {model.diffusion_steps}", num_steps)
+        check(
+            num_steps in (None, model.diffusion_steps) or planner.score == "final",
+            'sampling_steps needs score="final": noised plans are judged one step before the end',
+            num_steps,
+        )

@@ -114,6 +114,19 @@ def test_dsrl_file(tmp_path):
     assert loaded.action_high.tolist() == [1.0, 1.0]
 
 
+def test_an_environment_says_how_long_episodes_may_be(tmp_path):
+    """Also where all of the file's end before: an agent is told up to 200 steps there."""
+    arrays = transitions()
+    num = len(arrays["rewards"])
+    of_pendulum = {
+        "observations": np.zeros((num, 3), np.float32), "actions": np.zeros((num, 1), np.float32),
+        "next_observations": np.zeros((num, 3), np.float32),
+    }  # fmt: skip
+    path = write(tmp_path / "short.hdf5", arrays | of_pendulum)
+    loaded = load_episodes(import_hdf5(path, "tests/short-v0", env_id="safe/Pendulum-v0"))
+    assert loaded.lengths.max() == 4 and loaded.max_episode_steps == 200
+
+
 def test_without_next_observations_the_last_steps_are_left_out(tmp_path):
     arrays = transitions()
     path = write(tmp_path / "old.hdf5", arrays, without=["next_observations"])

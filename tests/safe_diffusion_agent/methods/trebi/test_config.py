@@ -110,6 +110,14 @@ def test_config_survives_json(preset):
     assert from_json(TrebiConfig, json.loads(json.dumps(asdict(config)))) == config
 
 
+def test_noised_plans_are_not_scored_with_fewer_sampling_steps():
+    """The values are asked at one diffusion step, and the plans would be noised to another."""
+    base = METHODS["trebi"].config("reference")
+    assert override(base, {"sampling_steps": base.model.diffusion_steps})
+    with pytest.raises(ValueError, match='sampling_steps needs score="final"'):
+        override(base, {"sampling_steps": 5})
+
+
 def test_settings_that_are_gone_are_left_out():
     config = METHODS["trebi"].config("frontier", "safe/Pendulum-v0")
     document = asdict(config)
