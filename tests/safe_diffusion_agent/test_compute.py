@@ -13,7 +13,7 @@ from safe_diffusion_agent.episodes import Task
 from safe_diffusion_agent.methods.table import METHODS
 from safe_diffusion_agent.methods.trebi.agent import judge_of, planner_of
 from safe_diffusion_agent.methods.trebi.diffusion import NoiseSchedule, Normalizer
-from safe_diffusion_agent.methods.trebi.planner import Choice
+from safe_diffusion_agent.methods.trebi.plan import Choice
 from safe_diffusion_agent.settings import change
 
 TASK = Task(

@@ -23,14 +23,8 @@ from safe_diffusion_agent.methods.trebi.config import PlannerConfig, TrebiConfig
 from safe_diffusion_agent.methods.trebi.diffusion import NoiseSchedule, Normalizer
 from safe_diffusion_agent.methods.trebi.feasibility import Feasibility, keep_probability, safe_mass
 from safe_diffusion_agent.methods.trebi.frontier.judge import FrontierJudge
-from safe_diffusion_agent.methods.trebi.plan import Candidates, Margin, Plan
-from safe_diffusion_agent.methods.trebi.planner import (
-    Choice,
-    Judge,
-    Planner,
-    Sampler,
-    ValueJudge,
-)
+from safe_diffusion_agent.methods.trebi.plan import Candidates, Choice, Margin, Plan
+from safe_diffusion_agent.methods.trebi.planner import Judge, Planner, Sampler, ValueJudge
 
 JUDGES: dict[str, Any] = {"values": ValueJudge, "frontier": FrontierJudge}
 
@@ -82,7 +76,9 @@ class TrebiAgent(Agent):
                     "calibration_share=0.1 (or, with the frontier, calibration_episodes=60)."
                 )
             self._margin += calibration.margin(config.planner.risk)
-        if config.planner.num_candidates == 0 and _knows_steps_alone(self.about, networks):
+        critic: Any = getattr(networks, "critic", None)
+        learned = self.about.get("branches", True) or bool(critic.imitates)
+        if config.planner.num_candidates == 0 and not learned:
             warn(
                 "The critic of this agent learned from the recorded episodes alone. Without "
                 "candidates of the diffusion model it returns less, and is over budget more often: "
@@ -147,7 +143,7 @@ class TrebiAgent(Agent):
         of_plan = (np.arange(len(candidates.chosen)), candidates.chosen)
         actions, budgets = candidates.actions[of_plan], self._budgets(states[1])
         self._check_finite(torch.from_numpy(actions[:, 0]))
-        held_back = what_to_hold_back(self._margin, self._decay(states[2]))
+        held_back = self._hold_back(self._margin, states[2])
         within = choice.costs <= (budgets - held_back)[:, None]
         least = choice.costs.nan_to_num(nan=math.inf).min(dim=1).values
         return Plan(
@@ -222,7 +218,7 @@ class TrebiAgent(Agent):
             margin = self.calibration.margin(risk)
         limit = self.task.max_episode_steps or math.inf
         steps = torch.as_tensor(limit if remaining_steps is None else remaining_steps)
-        held_back = what_to_hold_back(margin, self._decay(steps.to(torch.float32)))
+        held_back = self._hold_back(margin, steps.to(torch.float32))
         return held_back.item() if held_back.dim() == 0 else held_back.numpy()
 
     def _act(
@@ -236,16 +232,15 @@ class TrebiAgent(Agent):
     def _choose(
         self, obs: Tensor, budget: Tensor, steps: Tensor, generator: torch.Generator
     ) -> Choice:
-        held_back = what_to_hold_back(self._margin, self._decay(steps))
-        allowed = self._budgets(budget) - held_back
+        allowed = self._budgets(budget) - self._hold_back(self._margin, steps)
         return self.planner(obs, allowed, steps, generator)
 
-    def _decay(self, steps: Tensor) -> Tensor:
-        """Returns gamma_c^t, `(n,)`, for steps `(n,)` up to the time limit; 1 without a limit."""
-        limit = self.task.max_episode_steps
-        if limit is None:
-            return torch.ones_like(steps)
-        return (self.cost_discount ** (limit - steps)).clamp_min(torch.finfo(steps.dtype).tiny)
+    def _hold_back(self, margin: Margin, steps: Tensor) -> Tensor:
+        """Returns what a margin is with so many steps up to the time limit, `(n,)` each."""
+        limit, decay = self.task.max_episode_steps, torch.ones_like(steps)
+        if limit is not None:
+            decay = self.cost_discount ** (limit - steps)
+        return margin.of_episode / decay.clamp_min(torch.finfo(decay.dtype).tiny) + margin.of_step
 
     def _budgets(self, given: Tensor) -> Tensor:
         """Returns the budgets to plan for, `(n,)`, margin included."""
@@ -284,21 +279,6 @@ class DiffuserAgent(TrebiAgent):
 
     def _budgets(self, given: Tensor) -> Tensor:
         return torch.full_like(given, math.inf)
-
-
-def _knows_steps_alone(about: dict[str, Any], networks: Any) -> bool:
-    """Whether a critic learned neither in the models nor by imitation (an older one)."""
-    return not about.get("branches", True) and not networks.critic.imitates
-
-
-def what_to_hold_back(margin: Margin, decay: Tensor) -> Tensor:
-    """Returns what a margin is at steps t, `(n,)`, in units of those steps.
-
-    Args:
-        margin: The margin.
-        decay: gamma_c^t of each, `(n,)`.
-    """
-    return margin.of_episode / decay + margin.of_step
 
 
 def judge_of(config: TrebiConfig) -> type[Judge]:

@@ -17,7 +17,7 @@ _unet, _mlp = partial(only, network="unet"), partial(only, network="mlp")
 
 FRONTIER_SHARES = (
     *("held_out_share", "target_rate", "branch_share"),
-    *("real_expectile", "branch_expectile", "imitation_floor"),
+    *("real_expectile", "branch_expectile"),
 )
 
 
@@ -45,8 +45,7 @@ class ModelConfig:
         num_models: Frontier: members of the ensemble of one-step models.
         model_width: Frontier: width of their hidden layers.
         critic_width: Frontier: width of the critic's hidden layers.
-        actor_spread: Frontier: whether the critic's actor has a standard deviation for its actions,
-            which imitation needs.
+        actor_spread: Frontier: whether the critic's actor learns how much its actions vary.
     """
 
     network: Literal["unet", "mlp"] = "unet"
@@ -204,13 +203,8 @@ class PlannerConfig:
         risk = self.risk
         check(risk is None or 0.0 < risk < 1.0, "risk should be in (0, 1)", risk)
         check(self.guidance_repeats >= 1, "guidance_repeats should be >= 1", self.guidance_repeats)
-        for name in (
-            "num_candidates",
-            "guidance_scale",
-            "penalty",
-            "num_unguided_steps",
-            "budget_margin",
-        ):
+        named = "num_candidates", "guidance_scale", "penalty", "num_unguided_steps", "budget_margin"
+        for name in named:
             check(getattr(self, name) >= 0, f"{name} should be >= 0", getattr(self, name))
 
 
@@ -239,10 +233,6 @@ class FrontierConfig:
             larger margin makes use of the models' errors; one that learned from the recorded
             episodes alone takes its place if its margin is smaller.
         imitation_steps: Optimizer steps of a critic that learns by imitation.
-        imitation_prices: Prices of cost in a batch of the imitation.
-        imitation_temperature: How much better than others an episode should be to be imitated more,
-            in standard deviations of what the episodes are worth at the price.
-        imitation_floor: Share of the imitated steps that are drawn from all episodes alike.
         num_branches: States that branches are imagined from at a time.
         num_diffusion_branches: Branches per state that the diffusion model proposes.
         branch_interval: Steps after which new branches are imagined.
@@ -268,9 +258,6 @@ class FrontierConfig:
     min_branch_steps: int = _frontier(8)
     max_margin: float = _frontier(0.5)
     imitation_steps: int = _frontier(30_000)
-    imitation_prices: int = _frontier(16)
-    imitation_temperature: float = _frontier(0.5)
-    imitation_floor: float = _frontier(0.02)
     num_branches: int = _frontier(10_000)
     num_diffusion_branches: int = _frontier(2)
     branch_interval: int = _frontier(2_500)
@@ -307,8 +294,6 @@ class TrebiConfig:
         num_steps = planner.sampling_steps
         fits = num_steps is None or 1 <= num_steps <= model.diffusion_steps
         check(fits, f"sampling_steps should be in 1 to {model.diffusion_steps}", num_steps)
-        check(
-            num_steps in (None, model.diffusion_steps) or planner.score == "final",
-            'sampling_steps needs score="final": noised plans are judged one step before the end',
-            num_steps,
-        )
+        all_steps = num_steps in (None, model.diffusion_steps)
+        final = all_steps or planner.score == "final"
+        check(final, 'with fewer sampling_steps score should be "final"', planner.score)

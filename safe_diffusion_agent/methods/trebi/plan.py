@@ -1,9 +1,11 @@
 """What a plan is: typed outputs of the planner. n states, K candidates, horizon H."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from safe_diffusion_agent.episodes import FloatArray
 
@@ -25,6 +27,25 @@ class Margin:
 
     def __add__(self, other: "Margin") -> "Margin":
         return Margin(self.of_episode + other.of_episode, self.of_step + other.of_step)
+
+
+class Rated(NamedTuple):
+    """Candidates of B states, K each."""
+
+    trajectories: Tensor  # `(B, K, H, A + O)`, normalized
+    returns: Tensor  # `(B, K)`, predicted up to the end of the episode
+    costs: Tensor  # `(B, K)`, the same
+    head_start: tuple[Tensor, Tensor] | None = None  # see `planner.select_candidate`
+
+
+class Choice(NamedTuple):
+    """Candidates of B states, K each, and the chosen ones."""
+
+    trajectories: Tensor  # `(B, K, H, A + O)`, normalized
+    returns: Tensor  # `(B, K)`, predicted up to the end of the episode
+    costs: Tensor  # `(B, K)`, the same
+    chosen: Tensor  # `(B,)`, index of the chosen candidate
+    feasible: Tensor  # `(B,)`, whether it is predicted to keep the budget
 
 
 @dataclass(frozen=True)

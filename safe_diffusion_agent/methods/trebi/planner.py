@@ -10,7 +10,7 @@ has the gradient alpha (grad R - n 1[C > z] grad C).
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,7 @@ from safe_diffusion_agent.methods.trebi.networks import (
     diffusion_networks,
     in_precision,
 )
+from safe_diffusion_agent.methods.trebi.plan import Choice, Rated
 from safe_diffusion_agent.settings import check
 
 TrajectoryValue = Callable[[Tensor], Tensor]
@@ -113,25 +114,6 @@ def select_candidate(
     best = finite_return.masked_fill(~within_budget, -torch.inf).argmax(dim=1)
     cheapest = predicted_cost.clamp(max=largest).masked_fill(broken, torch.inf).argmin(dim=1)
     return torch.where(feasible, best, cheapest), feasible
-
-
-class Rated(NamedTuple):
-    """Candidates of B states, K each."""
-
-    trajectories: Tensor  # `(B, K, H, A + O)`, normalized
-    returns: Tensor  # `(B, K)`, predicted up to the end of the episode
-    costs: Tensor  # `(B, K)`, the same
-    head_start: TensorPair | None = None  # see `select_candidate`
-
-
-class Choice(NamedTuple):
-    """Candidates of B states, K each, and the chosen ones."""
-
-    trajectories: Tensor  # `(B, K, H, A + O)`, normalized
-    returns: Tensor  # `(B, K)`, predicted up to the end of the episode
-    costs: Tensor  # `(B, K)`, the same
-    chosen: Tensor  # `(B,)`, index of the chosen candidate
-    feasible: Tensor  # `(B,)`, whether it is predicted to keep the budget
 
 
 class Sampler:

@@ -28,6 +28,9 @@ from safe_diffusion_agent.methods.trebi.frontier.critic import (
     targets,
 )
 
+NUM_PRICES = 16  # in a batch
+TEMPERATURE = 0.5
+FLOOR = 0.02  # share of the steps that are drawn from all episodes alike
 VALUE_WEIGHT = 10.0
 MAX_PIECE = 200  # steps of an episode that are counted as recorded; the target knows the rest
 
@@ -54,9 +57,8 @@ class ImitationTraining(Training):
 
     def losses(self, generator: torch.Generator) -> dict[str, Tensor]:
         """Returns the losses of one batch: of several prices, as many steps for each."""
-        critic, num_prices = self.networks, self.config.imitation_prices
-        size = self.config.critic_batch_size // num_prices
-        prices = random_multipliers(num_prices, generator)
+        critic, size = self.networks, max(1, self.config.critic_batch_size // NUM_PRICES)
+        prices = random_multipliers(NUM_PRICES, generator)
         weights = self._weights(prices)
         episodes = torch.multinomial(weights, size, replacement=True, generator=generator).flatten()
         multipliers = prices.repeat_interleave(size)
@@ -95,7 +97,7 @@ class ImitationTraining(Training):
         of_price = prices[:, None] * self.networks.multiplier_unit()
         score = self.returns - of_price * self.costs
         spread = score.std(dim=1, keepdim=True).clamp_min(1e-6)
-        weights = torch.softmax(score / (self.config.imitation_temperature * spread), dim=1)
+        weights = torch.softmax(score / (TEMPERATURE * spread), dim=1)
         share = self.lengths / self.lengths.sum()
         weights = weights * share / (weights * share).sum(dim=1, keepdim=True)
-        return weights + self.config.imitation_floor * share
+        return weights + FLOOR * share

@@ -14,11 +14,11 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from safe_diffusion_agent.learning.dynamics import DynamicsEnsemble, ModelRollout, imagine
 from safe_diffusion_agent.methods.trebi.frontier.critic import FrontierCritic, FrontierNetworks
-from safe_diffusion_agent.methods.trebi.planner import Rated, Sampler, TensorPair
+from safe_diffusion_agent.methods.trebi.plan import Rated
+from safe_diffusion_agent.methods.trebi.planner import Sampler, TensorPair
 from safe_diffusion_agent.settings import check
 
 HEAD_START = 0.1  # of the standard deviation of the data's returns and costs
@@ -113,14 +113,15 @@ class FrontierJudge:
             steps: `(B,)`.
         """
         num_states, num_prices = len(budget), returns.shape[1]
-        own = costs.view(num_states, -1, num_prices)[:, -num_prices:].diagonal(dim1=1, dim2=2)
-        num = len(costs) // num_states
+        each, num = torch.arange(num_prices, device=costs.device), len(costs) // num_states
+        own = costs.view(num_states, num, num_prices)[:, -num_prices:][:, each, each]
         fits = own <= budget[:, None]
         nothing = num - num_prices - 1  # the idle plan, or else what the diffusion model says last
         usual = torch.where(
             fits.any(dim=1), num - num_prices + fits.float().argmax(dim=1), max(nothing, 0)
         )
-        favored = functional.one_hot(usual, num).to(costs.dtype) * self.critic.imitates
+        candidates = torch.arange(num, device=costs.device)
+        favored = (candidates == usual[:, None]).to(costs.dtype) * self.critic.imitates
         share = HEAD_START * (steps / self.critic.max_steps)[:, None]
         return (
             favored * share * self.critic.return_scale,

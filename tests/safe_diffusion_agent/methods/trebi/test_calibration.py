@@ -7,7 +7,6 @@ import torch
 from safe_diffusion_agent import TrebiAgent
 from safe_diffusion_agent.episodes import is_held_out, next_remaining_budget, select_episodes
 from safe_diffusion_agent.methods.table import METHODS
-from safe_diffusion_agent.methods.trebi.agent import what_to_hold_back
 from safe_diffusion_agent.methods.trebi.calibration import Calibration, conformal_quantile
 from safe_diffusion_agent.methods.trebi.fit import fit, underestimated_values
 from safe_diffusion_agent.methods.trebi.plan import Margin
@@ -92,7 +91,7 @@ def test_of_the_episodes_it_was_taken_from_a_margin_lets_few_overspend(cost_disc
         left, spent = torch.full_like(error, budget), torch.zeros_like(error)
         for t in range(num_steps):
             decay = cost_discount ** torch.full_like(error, t)
-            cost = (left - what_to_hold_back(margin, decay)).clamp_min(0.0) * 0.9
+            cost = (left - margin.of_episode / decay - margin.of_step).clamp_min(0.0) * 0.9
             cost += (t == error_at) * error / decay
             spent, left = spent + decay * cost, next_remaining_budget(left, cost, cost_discount)
         return spent - budget

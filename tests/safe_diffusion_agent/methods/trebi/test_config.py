@@ -28,7 +28,7 @@ VALUES_ALONE = {
 }  # fmt: skip
 FRONTIER_ALONE = {
     "num_models", "model_width", "critic_width", "actor_spread", "critic_plans", "bound",
-    "idle_plan", "imitation_steps", "imitation_prices", "imitation_temperature", "imitation_floor",
+    "idle_plan", "imitation_steps",
     "model_steps", "model_batch_size", "model_learning_rate", "held_out_share", "model_tolerance",
     "critic_steps", "critic_batch_size", "critic_learning_rate", "target_rate", "real_steps",
     "real_expectile", "branch_expectile", "branch_share", "min_branch_steps",
@@ -114,7 +114,7 @@ def test_noised_plans_are_not_scored_with_fewer_sampling_steps():
     """The values are asked at one diffusion step, and the plans would be noised to another."""
     base = METHODS["trebi"].config("reference")
     assert override(base, {"sampling_steps": base.model.diffusion_steps})
-    with pytest.raises(ValueError, match='sampling_steps needs score="final"'):
+    with pytest.raises(ValueError, match='score should be "final"'):
         override(base, {"sampling_steps": 5})
 
 
