@@ -82,6 +82,7 @@ class Batch:
         costs: `(N,)`, in cost units.
         next_obs: `(N, O)`, normalized.
         continues: `(N,)`, 0 where the episode terminated, else 1.
+        is_last: `(N,)`, 1 at the last step of each episode, else 0.
         spent: `(N,)`, what the episode had spent before, discounted: sum of gamma_c^k c_k, k < t.
         positions: `(N,)`, t.
     """
@@ -92,6 +93,7 @@ class Batch:
     costs: Tensor
     next_obs: Tensor
     continues: Tensor
+    is_last: Tensor
     spent: Tensor
     positions: Tensor
 
@@ -142,8 +144,9 @@ class Transitions:
 
         normalizer, rows = normalizer.to(device), episodes.rows
         observations = normalizer.observations(tensor(episodes.observations))
-        continues = np.ones(len(rows))
+        continues, is_last = np.ones(len(rows)), np.zeros(len(rows))
         continues[episodes.last_steps[episodes.terminated]] = 0.0
+        is_last[episodes.last_steps] = 1.0
         self.all = Batch(
             obs=observations[rows],
             actions=normalizer.actions(tensor(episodes.actions)),
@@ -151,6 +154,7 @@ class Transitions:
             costs=tensor(episodes.costs),
             next_obs=observations[rows + 1],
             continues=tensor(continues),
+            is_last=tensor(is_last),
             spent=tensor(spent_before(episodes)),
             positions=tensor(episodes.positions),
         )

@@ -38,6 +38,7 @@ def test_transitions_do_not_cross_episodes_and_only_terminations_end():
     torch.testing.assert_close(batch.obs, normalized[rows])
     torch.testing.assert_close(batch.next_obs, normalized[next_rows])
     assert batch.continues.tolist() == [1, 1, 1, 1, 0]
+    assert batch.is_last.tolist() == [0, 0, 1, 0, 1]
     assert batch.positions.tolist() == [0, 1, 2, 0, 1]
     assert batch.actions[:, 0].tolist() == [-1.0, -0.5, 1.0, 0.0, 0.5]
     # spent before: 0, 1, 1 + 4 / 2 | 0, 2

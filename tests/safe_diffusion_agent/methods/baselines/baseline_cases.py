@@ -18,8 +18,8 @@ def batch(**changed) -> Batch:
     values = {
         "obs": torch.zeros(2, 1), "actions": torch.zeros(2, 1), "rewards": torch.ones(2),
         "costs": torch.tensor([2.0, 3.0]), "next_obs": torch.ones(2, 1),
-        "continues": torch.tensor([1.0, 0.0]), "spent": torch.zeros(2),
-        "positions": torch.zeros(2),
+        "continues": torch.tensor([1.0, 0.0]), "is_last": torch.tensor([0.0, 1.0]),
+        "spent": torch.zeros(2), "positions": torch.zeros(2),
     }  # fmt: skip
     return Batch(**(values | changed))
 

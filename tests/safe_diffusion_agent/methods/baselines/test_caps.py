@@ -3,9 +3,11 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
-from baseline_cases import batch, task
+from baseline_cases import answers, batch, task
 
+from safe_diffusion_agent.learning.transitions import UnitNormalizer
 from safe_diffusion_agent.methods.baselines.caps import (
     PRESETS,
     CapsAgent,
@@ -73,6 +75,43 @@ def test_losses_by_hand():
     # both heads weigh exp(3 * 1); the density of a standard normal at its mean
     policy = np.exp(3.0) * 0.5 * np.log(2 * np.pi)
     assert abs(losses["policy"].item() - policy) < 1e-4
+
+
+@pytest.mark.parametrize(("ends", "cost_target"), [(True, 3.0), (False, 3.0 + 0.99 * 7.0)])
+def test_values_end_at_a_time_limit_or_go_on(ends, cost_target):
+    config = override(PRESETS["quick"], {"width": 4, "time_limit_ends": ends})
+    training = CapsTraining(CapsNetworks(1, 1, 4), config, task())
+    constant(training.cost_value, 7.0)
+    for network in training.networks.cost_critic.networks:
+        constant(network, 1.0)
+    cut = batch(continues=torch.ones(2))  # the second transition is the last one, by the time limit
+    loss = training.batch_losses(cut, torch.Generator())["cost_critic"].item()
+    # the first goes on in both cases: 2 + 0.99 * 7. Twins answer 1 each.
+    assert abs(loss - ((1 - 8.93) ** 2 + (1 - cost_target) ** 2)) < 1e-4
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_standard_deviations_stay_one_unless_they_are_learned(tiny_episodes, learned):
+    config = override(PRESETS["quick"], {"num_steps": 3, "width": 4, "learned_std": learned})
+    agent, _ = fit(CapsAgent, tiny_episodes, config, device="cpu")
+    assert bool((agent.networks.policy.log_std != 0.0).all()) is learned
+    assert bool((agent.networks.policy.log_std == 0.0).all()) is not learned
+
+
+def test_more_steps_make_a_budget_stricter():
+    """A head that costs 9: a budget of 10 for 5 steps allows it, but not if they are 30."""
+    networks = CapsNetworks(1, 1, 4)
+    for head, action in zip(networks.policy.means, (1.0, -1.0), strict=True):
+        torch.nn.init.zeros_(head.weight)
+        torch.nn.init.constant_(head.bias, 9.0 * action)
+    answers(networks.reward_critic, [lambda a: a] * 2)
+    answers(networks.cost_critic, [lambda a: 8.0 + a] * 2)
+    # 10 (1 - 0.99^5) / (1 - 0.99) / 5 = 9.80 > 9; with 30 steps 8.68: the other head, which costs 7
+    normalizer = UnitNormalizer(*(torch.tensor([x]) for x in (0.0, 1.0, 0.0, 1.0)))
+    for extra, chosen in ((0, 1.0), (25, -1.0)):
+        config = override(PRESETS["quick"], {"width": 4, "extra_steps": extra})
+        agent = CapsAgent(networks, normalizer, config, task(), device="cpu")
+        assert abs(agent.act(np.zeros(1), 10.0, 5)[0] - chosen) < 1e-6
 
 
 def test_the_heads_separate_on_a_bandit(tiny_episodes):
