@@ -132,8 +132,6 @@ class Transitions:
     Attributes:
         all: The transitions, one after the other.
         episode: `(N,)`, index of each one's episode.
-        first_steps: `(E,)`, index of each episode's first one.
-        lengths: `(E,)`, how many each episode has.
     """
 
     def __init__(
@@ -159,8 +157,6 @@ class Transitions:
             positions=tensor(episodes.positions),
         )
         self.episode = torch.tensor(episodes.episode_of_step, device=device)
-        self.first_steps = torch.tensor(episodes.first_steps, device=device)
-        self.lengths = torch.tensor(episodes.lengths, device=device)
         last_steps = np.repeat(episodes.last_steps, episodes.lengths)
         self._last_step = torch.tensor(last_steps, device=device)
 
@@ -180,19 +176,6 @@ class Transitions:
     def steps_left(self, rows: Tensor) -> Tensor:
         """Returns the steps up to the end of the recorded episode, this one included; `(N,)`."""
         return self._last_step[rows] - rows + 1
-
-    def episode_sums(self, discount: float, cost_discount: float) -> tuple[Tensor, Tensor]:
-        """Returns the discounted return and cost of every episode, `(E,)` each."""
-        position = self.all.positions.double()
-        zeros = torch.zeros(len(self.lengths), dtype=torch.float64, device=self.episode.device)
-        returns, costs = (
-            zeros.index_add(0, self.episode, gamma**position * values.double()).to(torch.float32)
-            for gamma, values in (
-                (discount, self.all.rewards),
-                (cost_discount, self.all.costs),
-            )
-        )
-        return returns, costs
 
     def n_step(
         self,

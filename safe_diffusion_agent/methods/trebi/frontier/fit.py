@@ -61,7 +61,7 @@ def fit_frontier(
     config, critic = stage.config, stage.judge.critic
     before = config.training.num_steps
     errors, elsewhere, history = stage.fit_models(stages, before)
-    stage.set_scales(episodes)
+    stage.set_scales()
     before += config.frontier.model_steps
     num_trusted = trusted_steps(elsewhere, config.frontier.model_tolerance)
     imagines = config.frontier.imagines(num_trusted)
@@ -134,6 +134,7 @@ class _Stage:
     config: TrebiConfig
     judge: FrontierJudge
     transitions: Transitions
+    episodes: Episodes  # the same data
     device: torch.device
 
     @classmethod
@@ -142,7 +143,7 @@ class _Stage:
         assert isinstance(judge, FrontierJudge)
         device = judge.sampler.schedule.alpha_bar.device
         transitions = Transitions(episodes, judge.sampler.normalizer, device)
-        return cls(planner.config, judge, transitions, device)
+        return cls(planner.config, judge, transitions, episodes, device)
 
     def fit_models(
         self, stages: Stages, before: int
@@ -180,8 +181,9 @@ class _Stage:
         )
         return shares, elsewhere, history
 
-    def set_scales(self, episodes: Episodes) -> None:
+    def set_scales(self) -> None:
         """Sets the critic's units and bounds to those of the data."""
+        episodes = self.episodes
         rewards, costs, lengths = episodes.rewards, episodes.costs, episodes.lengths
         critic, normalizer = self.judge.critic, self.judge.sampler.normalizer
         scales = {
@@ -209,7 +211,7 @@ class _Stage:
         config, critic = self.config.frontier, self.judge.critic
         critic.requires_grad_(True)
         training = (
-            ImitationTraining(critic, self.transitions, config)
+            ImitationTraining(critic, self.transitions, self.episodes, config)
             if source is None
             else CriticTraining(critic, self.transitions, source, config)
         )

@@ -18,6 +18,7 @@ import copy
 import torch
 from torch import Tensor
 
+from safe_diffusion_agent.episodes import Episodes, discounted_sums
 from safe_diffusion_agent.learning.networks import move_towards
 from safe_diffusion_agent.learning.training import Training
 from safe_diffusion_agent.learning.transitions import Transitions
@@ -41,19 +42,35 @@ class ImitationTraining(Training):
     Args:
         networks: The critic.
         transitions: The data.
+        episodes: The same data.
         config: Settings.
     """
 
     loss_weights = {"critic": VALUE_WEIGHT}
 
-    def __init__(self, networks: FrontierCritic, transitions: Transitions, config: FrontierConfig):
+    def __init__(
+        self,
+        networks: FrontierCritic,
+        transitions: Transitions,
+        episodes: Episodes,
+        config: FrontierConfig,
+    ):
         super().__init__(networks)
         networks.imitates.fill_(1.0)
         self.target = copy.deepcopy(networks).requires_grad_(False)
         self.transitions, self.config = transitions, config
-        self.first, self.lengths = transitions.first_steps, transitions.lengths
-        returns, costs = transitions.episode_sums(networks.discount, networks.cost_discount)
-        self.returns, self.costs = returns, costs
+        device = transitions.episode.device
+        self.first = torch.tensor(episodes.first_steps, device=device)
+        self.lengths = torch.tensor(episodes.lengths, device=device)
+        self.returns, self.costs = (
+            torch.tensor(
+                discounted_sums(values, episodes.lengths, gamma), dtype=torch.float32, device=device
+            )
+            for values, gamma in (
+                (episodes.rewards, networks.discount),
+                (episodes.costs, networks.cost_discount),
+            )
+        )
 
     def losses(self, generator: torch.Generator) -> dict[str, Tensor]:
         """Returns the losses of one batch: of several prices, as many steps for each."""

@@ -86,8 +86,7 @@ def unexplained_shares(
         For the observation, and for the return and the cost so far, the squared error as a share
         of the variance, one number per step; nothing where no episode is long enough.
     """
-    starts = rows[transitions.steps_left(rows) >= horizon]
-    starts = starts[:: max(1, len(starts) // MAX_ROLLOUTS)]
+    starts = _starts(transitions, rows, horizon)
     if len(starts) == 0:
         return {"observation": [], "return": [], "cost": []}
     rollout, steps = _replay(dynamics, transitions, starts, horizon)
@@ -122,8 +121,7 @@ def unexplained_elsewhere(
     horizon = len(shares["observation"])
     if horizon == 0:
         return shares
-    starts = rows[transitions.steps_left(rows) >= horizon]
-    starts = starts[:: max(1, len(starts) // MAX_ROLLOUTS)]
+    starts = _starts(transitions, rows, horizon)
     order = torch.randperm(len(starts), generator=generator, device=starts.device)
     obs, steps = transitions.all.obs[starts], torch.arange(horizon, device=starts.device)
     actions = transitions.all.actions[starts[:, None] + steps]
@@ -185,6 +183,12 @@ def trusted_steps(shares: dict[str, list[float]], tolerance: float) -> int:
     steps = zip(*([share <= limits[name] for share in of] for name, of in shares.items()))
     good = [all(of_step) for of_step in steps]
     return max(1, good.index(False) if False in good else len(good))
+
+
+def _starts(transitions: Transitions, rows: Tensor, horizon: int) -> Tensor:
+    """Returns those of the rows that so many steps follow, some `MAX_ROLLOUTS` of them."""
+    starts = rows[transitions.steps_left(rows) >= horizon]
+    return starts[:: max(1, len(starts) // MAX_ROLLOUTS)]
 
 
 def _replay(

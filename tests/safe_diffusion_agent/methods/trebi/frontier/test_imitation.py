@@ -39,7 +39,7 @@ def training_of(episodes, *, spread=True, discount=1.0, cost_discount=1.0):
     one = torch.ones(2)
     transitions = Transitions(episodes, Normalizer(0 * one, one, -9 * one, 9 * one))
     config = FrontierConfig(critic_batch_size=64, target_rate=0.02)
-    return ImitationTraining(critic, transitions, config)
+    return ImitationTraining(critic, transitions, episodes, config)
 
 
 @pytest.mark.parametrize("spread", [True, False])
