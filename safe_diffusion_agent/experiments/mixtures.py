@@ -13,6 +13,7 @@ from safe_diffusion_agent.experiments.jobs import Job
 from safe_diffusion_agent.experiments.policies import Behavior
 
 Progress = Callable[..., None]
+STANDARD_STEPS = 120_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,7 @@ class MixConfig:
     env_id: str
     policy: str
     noise: float = 0.6
-    num_steps: int = 120_000
+    num_steps: int = STANDARD_STEPS
     seed: int = 0
 
     @property
@@ -40,10 +41,11 @@ class MixConfig:
 
     @property
     def dataset_id(self) -> str:
-        """Minari id."""
+        """Minari id; datasets of another size or seed than the standard have their own."""
         robot = self.env_id.removeprefix("safe/").rpartition("-")[0].lower()
+        size = "" if self.num_steps == STANDARD_STEPS else f"-{self.num_steps}"
         seed = f"-seed{self.seed}" if self.seed else ""
-        return f"zoo/{robot}/half-noisy{seed}-v0"
+        return f"zoo/{robot}/half-noisy{size}{seed}-v0"
 
 
 def mix_job(config: MixConfig) -> Job:

@@ -212,7 +212,9 @@ def _filled(row: Row, scale: Scale, seed: int, num_episodes: int | None) -> Row:
 def _capped(config: CollectConfig | MixConfig, max_steps: int | None) -> CollectConfig | MixConfig:
     if isinstance(config, CollectConfig):
         return capped([config], max_steps)[0]
-    return replace(config, num_steps=min(config.num_steps, max_steps or config.num_steps))
+    return (
+        config if max_steps is None else replace(config, num_steps=min(config.num_steps, max_steps))
+    )
 
 
 def _check_interval(row: Row, interval: int) -> None:
