@@ -108,7 +108,8 @@ class Mixture:
                 for k in range(min(self.num_envs, max(1, missing)))
             ]
             path = self.folder / f"policy-{index}" / f"round-{round_index:06d}.npz"
-            if not path.exists():
+            recorded_before = path.exists()
+            if not recorded_before:
                 envs = [EpisodeRecorder(self.make_env(), self.seed, seed) for seed in seeds]
                 episodes = record_round(
                     _Actor(source, envs[0], self.max_episode_steps),
@@ -119,10 +120,10 @@ class Mixture:
                     tell=count.add,
                 )
                 save_episodes(path, episodes)
-            else:
-                count.add(sum(len(episode["rewards"]) for episode in read_episodes(path)))
             for seed, episode in zip(seeds, read_episodes(path), strict=True):
                 steps += len(episode["rewards"])
+                if recorded_before:
+                    count.add(len(episode["rewards"]))
                 yield episode | {"seed": np.array(episode_seed(self.seed, seed))}
             num_episodes += len(seeds)
 
