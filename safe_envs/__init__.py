@@ -2,7 +2,7 @@
 
 from safe_envs.adapters import FromSafetyGymnasium, ToSafetyGymnasium
 from safe_envs.budget import BudgetObservation, next_remaining_budget
-from safe_envs.cost_signal import CostSignal
+from safe_envs.cost_signal import CostSignal, TerminalCost
 from safe_envs.episode_cost import RecordEpisodeCost, VectorRecordEpisodeCost
 from safe_envs.overlay import RenderOverlay
 from safe_envs.registration import TASKS, TaskSpec, register_tasks, task_spec
@@ -18,6 +18,7 @@ __all__ = [
     "RenderOverlay",
     "SpeedLimit",
     "TaskSpec",
+    "TerminalCost",
     "ToSafetyGymnasium",
     "VectorBudgetObservation",
     "VectorRecordEpisodeCost",

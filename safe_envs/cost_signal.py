@@ -1,4 +1,4 @@
-"""`CostSignal`: the wrapper that gives any environment a cost in `info["cost"]`."""
+"""Wrappers that put costs into `info["cost"]`: of every step, and of an episode that terminates."""
 
 import math
 from collections.abc import Mapping
@@ -77,6 +77,35 @@ class CostSignal(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         self._observation = next_observation
         info["cost"] = cost
         return next_observation, reward, terminated, truncated, info
+
+
+class TerminalCost(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
+    """Adds a cost to the step that terminates an episode, such as a fall.
+
+    Without it an episode that ends early costs less than one that goes on, and a policy that is
+    short of budget ends it on purpose.
+
+    Args:
+        env: An environment with `info["cost"]`.
+        cost: Of a termination, in cost units, zero or more. The time limit is none.
+
+    Raises:
+        ValueError: `cost` is negative or not finite.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], cost: float):
+        if not 0.0 <= cost < math.inf:
+            raise ValueError(f"cost should be a number of 0 or more. Received {cost!r}.")
+        RecordConstructorArgs.__init__(self, cost=cost)
+        gym.Wrapper.__init__(self, env)
+        self._cost = cost
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        """Steps the environment; a termination costs more."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        if terminated:
+            info["cost"] = cost_of(info) + self._cost
+        return observation, reward, terminated, truncated, info
 
 
 def cost_of(info: Mapping[str, Any]) -> Any:

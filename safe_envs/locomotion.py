@@ -13,8 +13,9 @@ import gymnasium as gym
 import numpy as np
 
 from safe_envs.checks import check_choice
-from safe_envs.cost_signal import CostSignal
+from safe_envs.cost_signal import CostSignal, TerminalCost
 from safe_envs.mujoco_task import HalfCheetahEnv, HopperEnv, MujocoTask, Walker2dEnv
+from safe_envs.registration import TASKS
 from safe_envs.sources import Source
 from safe_envs.speed_limit import SpeedLimit
 
@@ -54,6 +55,7 @@ def judge_speed(
     cost: CostName = "speed",
     speed_limit: Source | None = None,
     observe_speed_limit: bool = False,
+    terminal_cost: float = 0.0,
     **env_kwargs: Any,
 ) -> gym.Env[Any, Any]:
     """Builds a robot whose speed costs.
@@ -66,27 +68,34 @@ def judge_speed(
         speed_limit: In m/s; a number, a pair or a function, as in `SpeedLimit`. None takes
             safety-gymnasium's.
         observe_speed_limit: Appends the limit to the observation.
+        terminal_cost: What a fall costs, on top of the step's cost. The paper's tasks have none,
+            so that to fall is the cheapest end of an episode; the reference code charges 100 where
+            it learns, and nothing where it judges.
         **env_kwargs: Those of Gymnasium's environment, such as `terminate_when_unhealthy`,
             `exclude_current_positions_from_observation` and `xml_file`.
 
     Raises:
-        ValueError: Unknown `cost`, or a limit for a cost that has none.
+        ValueError: Unknown `cost`, a limit for a cost that has none, or a negative
+            `terminal_cost`.
     """
     check_choice(cost, "cost", ("speed", "speed_limit"))
+    if cost == "speed" and (speed_limit is not None or observe_speed_limit):
+        raise ValueError(
+            "speed_limit and observe_speed_limit belong to cost='speed_limit'. "
+            f"Received cost={cost!r}."
+        )
     env_kwargs.setdefault("default_camera_config", CAMERA)
     env: gym.Env[Any, Any] = robot(render_mode=render_mode, **env_kwargs)
-    if cost == "speed":
-        if speed_limit is not None or observe_speed_limit:
-            raise ValueError(
-                "speed_limit and observe_speed_limit belong to cost='speed_limit'. "
-                f"Received cost={cost!r}."
-            )
-        return CostSignal(env, "safe_envs.costs:speed_cost")
-    limit = SPEED_LIMITS[robot.__name__] if speed_limit is None else speed_limit
-    env = SpeedLimit(env, limit, observe=observe_speed_limit)
-    return CostSignal(env, "safe_envs.costs:speed_limit_cost")
+    if cost == "speed_limit":
+        limit = SPEED_LIMITS[robot.__name__] if speed_limit is None else speed_limit
+        env = SpeedLimit(env, limit, observe=observe_speed_limit)
+    env = CostSignal(env, f"safe_envs.costs:{cost}_cost")
+    return TerminalCost(env, terminal_cost) if terminal_cost else env
 
 
 make_half_cheetah = partial(judge_speed, HalfCheetah)
 make_hopper = partial(judge_speed, Hopper)
 make_walker2d = partial(judge_speed, Walker2d)
+# A fall costs the largest budget, so that no episode that falls keeps its budget.
+make_hopper_sum = partial(make_hopper, terminal_cost=TASKS["safe/HopperSum-v0"].max_budget)
+make_walker2d_sum = partial(make_walker2d, terminal_cost=TASKS["safe/Walker2dSum-v0"].max_budget)

@@ -17,12 +17,16 @@ class TaskSpec:
         entry_point: `"module:factory"`, imported only when the task is made.
         max_episode_steps: Time limit of an episode, after which it is truncated.
         cost_discount: gamma_c of the budget recursion (Lin et al. 2023, App. D).
-        max_budget: The largest budget of the paper's protocol, in cost units per episode (Table 2).
+        max_budget: The largest budget of the protocol, in cost units per episode (for the paper's
+            tasks, its Table 2).
         cost: The cost of one step, in words.
         source: Where the task comes from.
         other_max_budgets: Largest budgets for the other data sets of the paper, by their name.
         costs_may_be_negative: Whether a step may cost less than nothing; budgets may be negative
             then, too.
+        of_paper: Whether it is one of the paper's tasks.
+        same_but_costs: Id of the task that this one differs from in its costs alone: a policy that
+            looks at no costs learns the same in both.
         variant_steps: Time limits of those values of `gym.make(id, variant=...)` that have one of
             their own.
     """
@@ -36,6 +40,8 @@ class TaskSpec:
     source: str
     other_max_budgets: Mapping[str, float] = field(default_factory=dict)
     costs_may_be_negative: bool = False
+    of_paper: bool = True
+    same_but_costs: str | None = None
     variant_steps: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -68,6 +74,7 @@ TASKS: dict[str, TaskSpec] = {
             max_budget=4.0,
             cost="1 - d / 0.06, within d < 0.06 m of the unsafe point",
             source="ours: safe/Reacher-v0 with a goal within reach and a detour that costs nothing",
+            of_paper=False,
         ),
         TaskSpec(
             id="safe/HalfCheetah-v0",
@@ -98,6 +105,24 @@ TASKS: dict[str, TaskSpec] = {
             cost="|forward speed|, m/s",
             source="FOCOPS (Zhang et al. 2020); budget of D4RL's medium-replay data",
             other_max_budgets={"medium": 160.0, "medium-expert": 234.0},
+        ),
+        *(
+            TaskSpec(
+                id=f"safe/{name}Sum-v0",
+                entry_point=f"safe_envs.locomotion:make_{maker}",
+                max_episode_steps=1000,
+                cost_discount=1.0,
+                max_budget=max_budget,
+                cost="|forward speed|, m/s" + (f"; {max_budget:g} for a fall" if falls else ""),
+                source=f"ours: safe/{name}-v0 with budgets that are plain sums",
+                of_paper=False,
+                same_but_costs=f"safe/{name}-v0",
+            )
+            for name, maker, max_budget, falls in (
+                ("HalfCheetah", "half_cheetah", 9000.0, False),
+                ("Hopper", "hopper_sum", 2000.0, True),
+                ("Walker2d", "walker2d_sum", 3000.0, True),
+            )
         ),
         TaskSpec(
             id="safe/CarCircle-v0",

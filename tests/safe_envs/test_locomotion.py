@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("mujoco")
-from safe_envs import VectorBudgetObservation  # noqa: E402
+from safe_envs import TASKS, VectorBudgetObservation  # noqa: E402
 from safe_envs.locomotion import SPEED_LIMITS  # noqa: E402
 
 ROBOTS = ["HalfCheetah", "Hopper", "Walker2d"]
@@ -122,3 +122,22 @@ def test_bad_limits_are_refused_in_mid_episode():
         set_limit(float("nan"))
     with pytest.raises(ValueError, match="zero or more"):
         env.reset(options={"speed_limit": -2.0})
+
+
+@pytest.mark.parametrize("robot", ["Hopper", "Walker2d"])
+def test_fall_costs_the_largest_budget_where_budgets_are_sums(robot):
+    """Everything else is the published task's: the same actions, the same speeds."""
+    summed, published = gym.make(f"safe/{robot}Sum-v0"), gym.make(f"safe/{robot}-v0")
+    summed.reset(seed=3)
+    published.reset(seed=3)
+    terminated = False
+    while not terminated:
+        action = np.zeros(summed.action_space.shape, np.float32)
+        obs, reward, terminated, truncated, info = summed.step(action)
+        expected = published.step(action)
+        np.testing.assert_array_equal(obs, expected[0])
+        assert (reward, terminated, truncated) == expected[1:4]
+        fall = TASKS[f"safe/{robot}Sum-v0"].max_budget if terminated else 0.0
+        assert info["cost"] == expected[4]["cost"] + fall
+    with pytest.raises(ValueError, match="0 or more"):
+        gym.make(f"safe/{robot}-v0", terminal_cost=-1.0)
