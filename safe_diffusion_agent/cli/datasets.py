@@ -51,6 +51,12 @@ def collect(
     train_steps: Annotated[
         int | None, typer.Option(help="Steps of SAC, if its policy is rolled out.")
     ] = None,
+    expert: Annotated[
+        str | None,
+        typer.Option(
+            help="Zip of Stable-Baselines3 whose policy is the expert: SAC ends at a third of it."
+        ),
+    ] = None,
     seed: Seed = 0,
     dataset_id: Annotated[str | None, typer.Option(help="Minari id of the dataset.")] = None,
     out: Annotated[
@@ -75,14 +81,14 @@ def collect(
     from safe_diffusion_agent.experiments.jobs import collect_job, run_all
 
     if all_datasets:
-        of_one = ("quality", "steps", "train_steps", "dataset_id", "out")
+        of_one = ("quality", "steps", "train_steps", "expert", "dataset_id", "out")
         refuse_given(context, of_one, "with --all")
     else:
         refuse_given(context, ["max_steps"], "without --all")
     if all_datasets == (env_id is not None):
         raise ValueError("Name one task, or give --all.")
     if policies:
-        if env_id is None or quality or train_steps or max_steps:
+        if env_id is None or quality or train_steps or expert or max_steps:
             raise ValueError("--policy trains no SAC: leave out what is about it.")
         options = {"num_steps": steps, "seed": seed, "dataset_id": dataset_id, "state_dir": out}
         if num_envs is not None:
@@ -99,10 +105,11 @@ def collect(
             quality=quality or "replay",
             num_steps=steps,
             train_steps=train_steps,
+            expert=expert,
             seed=seed,
         )
         configs = [one]
-    ids = [dataset_id or default_dataset_id(c.env_id, c.quality) for c in configs]
+    ids = [dataset_id or default_dataset_id(c.env_id, c.quality, c.expert) for c in configs]
     collections = [
         collect_job(config, name, state_dir=out, overwrite=overwrite)
         for config, name in zip(configs, ids, strict=True)

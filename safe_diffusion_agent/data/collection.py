@@ -10,11 +10,15 @@ D4RL, Fu et al. 2020, for MuJoCo):
     expert         episodes of the final policy
     medium-expert  half medium, half expert
 
+Another policy may take the place of the final one: a zip of Stable-Baselines3. The training then
+ends as soon as it is medium.
+
 The reference code stores Stable-Baselines3's rescaled actions; here they are in environment units,
 so that they can be replayed.
 """
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -22,13 +26,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
-import numpy as np
 
 from safe_diffusion_agent.compute import one_thread
 from safe_diffusion_agent.data.facts import facts_of
-from safe_diffusion_agent.data.recording import Episode, EpisodeRecorder, Progress, record_episodes
-from safe_diffusion_agent.data.writing import is_made, write_dataset
-from safe_diffusion_agent.errors import DatasetError, UnknownNameError
+from safe_diffusion_agent.data.levels import (
+    Expert,
+    expert_id,
+    load_expert,
+    medium_return,
+    medium_snapshot,
+)
+from safe_diffusion_agent.data.recording import Episode, Policy, Progress, record_episodes
+from safe_diffusion_agent.data.writing import check_id, is_made, write_dataset
+from safe_diffusion_agent.errors import UnknownNameError
 from safe_diffusion_agent.storage import provenance
 from safe_envs import task_spec
 
@@ -56,7 +66,9 @@ class CollectConfig:
             Bullet tasks); for replay and medium-replay, steps of SAC. Episodes are stored whole: a
             last one that SAC did not finish is left out, one that is rolled out is finished.
         train_steps: Steps of SAC, with one gradient step each, for the qualities that are rolled
-            out. None: as `num_steps`.
+            out. None: as `num_steps`. With an expert, at most so many.
+        expert: Path of a zip of Stable-Baselines3 whose policy is the expert. None: the last policy
+            of our own training.
         seed: Fixes the whole collection, on one machine.
     """
 
@@ -64,6 +76,7 @@ class CollectConfig:
     quality: str = "replay"
     num_steps: int = 20_000
     train_steps: int | None = None
+    expert: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -71,6 +84,13 @@ class CollectConfig:
             raise UnknownNameError("quality", self.quality, QUALITIES)
         if self.quality.endswith("replay") and self.train_steps not in (None, self.num_steps):
             raise ValueError(f"{self.quality} is what SAC saw: leave out train_steps.")
+        if self.expert is not None and self.quality == "replay":
+            raise ValueError("replay is all that SAC saw: leave out expert.")
+        if self.quality.endswith("replay") and self.trained_in != task_spec(self.env_id).id:
+            raise ValueError(
+                f"{self.env_id} differs from {self.trained_in} in its costs alone, so that SAC is "
+                f"trained there: collect {self.quality} of that task."
+            )
         longest = task_spec(self.env_id).max_episode_steps
         for name in ("num_steps", "sac_steps"):
             if getattr(self, name) < longest:
@@ -84,24 +104,50 @@ class CollectConfig:
         """Steps of SAC."""
         return self.num_steps if self.train_steps is None else self.train_steps
 
+    @property
+    def trained_in(self) -> str:
+        """Id of the task that SAC is trained in; those that differ in costs alone share one."""
+        spec = task_spec(self.env_id)
+        return spec.same_but_costs or spec.id
 
-def default_dataset_id(env_id: str, quality: str = "replay") -> str:
-    """Returns a Minari id: `safe-envs/pendulum/sac-replay-v0`, `safe-envs/hopper/medium-v0`."""
-    name = task_spec(env_id).id.removeprefix("safe/").rpartition("-")[0]
-    return f"safe-envs/{name.lower()}/{'sac-replay' if quality == 'replay' else quality}-v0"
+    def identity(self) -> dict[str, Any]:
+        """Returns JSON values of all that the dataset depends on.
+
+        Raises:
+            DatasetError: There is no file of the expert.
+        """
+        values = asdict(self)
+        expert = values.pop("expert")
+        return values if expert is None else values | {"expert": expert_id(expert)}
+
+
+def default_dataset_id(env_id: str, quality: str = "replay", expert: str | None = None) -> str:
+    """Returns a Minari id: `safe-envs/pendulum/sac-replay-v0`, `safe-envs/hopper/medium-v0`.
+
+    With an expert: `safe-envs/walker2d/medium-by-walker2d_v3-v0`.
+    """
+    task = task_spec(env_id).id.removeprefix("safe/").rpartition("-")[0]
+    name = "sac-replay" if quality == "replay" else quality
+    if expert is not None:
+        name += "-by-" + re.sub(r"\W+", "_", Path(expert).stem)
+    return f"safe-envs/{task}/{name}-v0".lower()
 
 
 def paper_max_budget(env_id: str, quality: str) -> float | None:
     """Returns the maximum budget of the paper's dataset (Table 2), or None if it has none."""
     spec = task_spec(env_id)
+    if not spec.of_paper:
+        return None
     main_quality = "medium-replay" if spec.other_max_budgets else "replay"
     return ({main_quality: spec.max_budget} | dict(spec.other_max_budgets)).get(quality)
 
 
 def default_state_dir(config: CollectConfig) -> Path:
     """Returns the folder of a collection; qualities of one training share it."""
-    name = default_dataset_id(config.env_id).split("/")[1]
-    return Path("runs") / "collections" / f"{name}-{config.sac_steps}-seed{config.seed}"
+    name = default_dataset_id(config.trained_in).split("/")[1]
+    until = "" if config.expert is None else f"-until-a-third-of-{Path(config.expert).stem}"
+    name = f"{name}-{config.sac_steps}{until}-seed{config.seed}"
+    return Path("runs") / "collections" / name
 
 
 def collect(
@@ -130,56 +176,63 @@ def collect(
         The id of the dataset.
 
     Raises:
-        DatasetError: The id is taken by a dataset that something else made.
-        CheckpointError: `state_dir` belongs to another collection.
+        DatasetError: The id is taken by a dataset that something else made, there is no file of
+            the expert, or SAC did not become medium.
+        CheckpointError: `state_dir` belongs to another collection, or the expert's file holds no
+            policy for the task.
     """
     from safe_diffusion_agent.data.sac import SacTraining
 
     spec = task_spec(config.env_id)
-    dataset_id = dataset_id or default_dataset_id(config.env_id, config.quality)
+    dataset_id = dataset_id or default_dataset_id(config.env_id, config.quality, config.expert)
     folder = default_state_dir(config) if state_dir is None else Path(state_dir)
+    check_id(dataset_id)
     if is_collected(dataset_id, config, overwrite=overwrite):
         return dataset_id
     with one_thread():
-        training = SacTraining(spec.id, config.sac_steps, config.seed, folder)
+        expert, target = None, None
+        if config.expert is not None:
+            expert = load_expert(config.expert, spec.id, config.seed)
+            target = medium_return(spec.id, config.seed, expert.mean_return)
+        training = SacTraining(config.trained_in, config.sac_steps, config.seed, folder, target)
         training.run(progress)
-        behavior = training.snapshots[-1]
-        if config.quality in ("medium", "medium-replay"):
-            behavior = medium_snapshot(training)
-        episodes = _episodes(config, training, folder, progress)
+        halves = _halves(config.quality, training, expert)
+        episodes = _episodes(config, training, halves, folder, progress)
         metadata = {
             "algorithm": ALGORITHMS[config.quality],
-            "collect_config": asdict(config),
-            **facts_of(training.env.env),
-            "behavior_policy": asdict(behavior)
-            | {"name": f"SAC after {behavior.step} steps, deterministic"},
+            "collect_config": config.identity(),
+            **facts_of(gym.make(spec.id)),
+            "behavior_policy": _described(halves[-1]),
             "snapshots": [asdict(snapshot) for snapshot in training.snapshots],
             "provenance": provenance(),
-        } | _budgets(config)
+        } | _budgets(config, expert)
+        if expert is not None:
+            metadata["expert"] = expert.values()
         write_dataset(dataset_id, spec.id, episodes, metadata)
     return dataset_id
 
 
-def medium_snapshot(training: "SacTraining") -> "Snapshot":
-    """Returns the first policy that reached a third of the way from none to the final one.
+def _halves(
+    quality: str, training: "SacTraining", expert: Expert | None
+) -> list["Snapshot | Expert"]:
+    """Returns the policies that a quality is made of, in their order, or ends at."""
+    best = expert or training.snapshots[-1]
+    if quality in ("replay", "expert"):
+        return [best]
+    medium = medium_snapshot(training)
+    return [medium, best] if quality == "medium-expert" else [medium]
 
-    Raises:
-        DatasetError: The final policy is no better than random actions, or none.
-    """
-    start = _return_without_policy(training.env_id, training.seed)
-    final_return = training.snapshots[-1].mean_return
-    if final_return <= start:
-        raise DatasetError(
-            f"After {training.num_steps} steps SAC returns {final_return:.1f}, random actions or "
-            f"none {start:.1f}: there is nothing medium about it. Train longer."
-        )
-    target = start + (final_return - start) / 3
-    return next(s for s in training.snapshots if s.mean_return >= target)
+
+def _described(policy: "Snapshot | Expert") -> dict[str, Any]:
+    if isinstance(policy, Expert):
+        return policy.values() | {"name": f"{policy.name}, deterministic"}
+    return asdict(policy) | {"name": f"SAC after {policy.step} steps, deterministic"}
 
 
 def _episodes(
     config: CollectConfig,
     training: "SacTraining",
+    halves: "list[Snapshot | Expert]",
     folder: Path,
     progress: Progress | None,
 ) -> Iterator[Episode]:
@@ -188,19 +241,16 @@ def _episodes(
     if config.quality == "medium-replay":
         return _until(training.episodes(), medium_snapshot(training).step)
 
-    def rolled_out(snapshot: "Snapshot", num_steps: int) -> Iterator[Episode]:
-        rounds = folder / f"rollouts-{snapshot.step:08d}"
-        policy = training.load_policy(snapshot)
-        return record_episodes(policy, config.env_id, num_steps, config.seed, rounds, progress)
+    def rolled_out(one: "Snapshot | Expert") -> Iterator[Episode]:
+        policy: Policy
+        if isinstance(one, Expert):
+            policy, name = one.act, f"rollouts-{one.name.replace(' ', '-')}"
+        else:
+            policy, name = training.load_policy(one), f"rollouts-{one.step:08d}"
+        steps = config.num_steps // len(halves)
+        return record_episodes(policy, config.env_id, steps, config.seed, folder / name, progress)
 
-    expert = training.snapshots[-1]
-    if config.quality == "expert":
-        return rolled_out(expert, config.num_steps)
-    medium = medium_snapshot(training)
-    if config.quality == "medium":
-        return rolled_out(medium, config.num_steps)
-    half = config.num_steps // 2
-    return chain(rolled_out(medium, half), rolled_out(expert, half))
+    return chain.from_iterable(map(rolled_out, halves))
 
 
 def _until(episodes: Iterator[Episode], num_steps: int) -> Iterator[Episode]:
@@ -212,36 +262,18 @@ def _until(episodes: Iterator[Episode], num_steps: int) -> Iterator[Episode]:
         yield episode
 
 
-def _return_without_policy(env_id: str, seed: int, num_episodes: int = 5) -> float:
-    """Returns the mean return of random actions or of zeros, whichever is more.
-
-    Zeros, because to do nothing is far better than random actions where actions are charged for
-    (HalfCheetah: about 0 against -280); an untrained network does as much.
-    """
-    from safe_diffusion_agent.data.sac import EVALUATION_SEED_OFFSET
-
-    means = []
-    for scale in (0.0, 1.0):
-        recorder = EpisodeRecorder(gym.make(env_id), seed + 2 * EVALUATION_SEED_OFFSET)
-        recorder.action_space.seed(seed)
-        for _ in range(num_episodes):
-            recorder.reset()
-            done = False
-            while not done:
-                action = scale * recorder.action_space.sample()
-                _, _, terminated, truncated, _ = recorder.step(action)
-                done = terminated or truncated
-        recorder.close()
-        means.append(float(np.mean([e["rewards"].sum() for e in recorder.finished])))
-    return max(means)
-
-
-def _budgets(config: CollectConfig) -> dict[str, Any]:
+def _budgets(config: CollectConfig, expert: Expert | None) -> dict[str, Any]:
     budget = paper_max_budget(config.env_id, config.quality)
-    if budget is None:
-        return {}
-    source = "the paper's, for its own data (Table 2)"
-    return {"max_budget": budget, "max_budget_source": source, "paper_max_budget": budget}
+    if budget is not None:
+        source = "the paper's, for its own data (Table 2)"
+        return {"max_budget": budget, "max_budget_source": source, "paper_max_budget": budget}
+    if expert is not None:
+        source = f"what {expert.name} costs, deterministic"
+        return {"max_budget": expert.mean_cost, "max_budget_source": source}
+    if not task_spec(config.env_id).of_paper:
+        own = task_spec(config.env_id).max_budget
+        return {"max_budget": own, "max_budget_source": "the task's own"}
+    return {}
 
 
 def is_collected(dataset_id: str, config: CollectConfig, *, overwrite: bool = False) -> bool:
@@ -255,4 +287,4 @@ def is_collected(dataset_id: str, config: CollectConfig, *, overwrite: bool = Fa
     Raises:
         DatasetError: The id is taken by a dataset that something else made.
     """
-    return is_made(dataset_id, asdict(config), overwrite=overwrite)
+    return is_made(dataset_id, config.identity(), overwrite=overwrite)

@@ -17,16 +17,15 @@ import torch
 from stable_baselines3 import SAC
 from stable_baselines3.common.callbacks import BaseCallback
 
+from safe_diffusion_agent.data.levels import MEASURED_EPISODES, MEASURED_SEED_OFFSET, measure
 from safe_diffusion_agent.data.recording import (
     Episode,
     EpisodeRecorder,
     read_episodes,
     save_episodes,
 )
-from safe_diffusion_agent.episodes import discounted_sum
 from safe_diffusion_agent.errors import CheckpointError
 from safe_diffusion_agent.storage import load_checkpoint, save_checkpoint, write_atomically
-from safe_envs import task_spec
 
 # What differs from Stable-Baselines3's defaults, with its source.
 AUTHORS_SETTINGS = {"learning_rate": 1e-3}  # the data script of TREBI's authors, for all its tasks
@@ -43,9 +42,9 @@ SAC_SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 CHECKPOINT_INTERVAL = 1_000  # steps between checkpoints, rounded up to whole episodes
-NUM_SNAPSHOTS = 20  # of the policy, in the course of a training
+NUM_SNAPSHOTS = 20  # of the policy, in the course of a training of a given length
+SNAPSHOT_INTERVAL = 5_000  # steps between snapshots of a training that ends at a return
 SNAPSHOT_EPISODES = 5  # that each snapshot is evaluated on
-EVALUATION_SEED_OFFSET = 1_000_000  # evaluated episodes never start like training episodes
 
 Progress = Callable[..., None]
 
@@ -92,16 +91,27 @@ class SacTraining:
             everything.
         seed: Fixes the run, on one machine.
         folder: Where the files are.
+        target_return: The training ends with the first snapshot that returns so much, after
+            `num_steps` at the latest. None: it ends after `num_steps`.
 
     Raises:
         CheckpointError: The folder belongs to a run with other arguments.
     """
 
-    def __init__(self, env_id: str, num_steps: int, seed: int, folder: Path):
-        self.num_steps = num_steps
+    def __init__(
+        self,
+        env_id: str,
+        num_steps: int,
+        seed: int,
+        folder: Path,
+        target_return: float | None = None,
+    ):
+        self.num_steps, self.target_return = num_steps, target_return
         self.env_id, self.seed, self.folder = env_id, seed, folder
         settings = sac_settings(env_id, num_steps)
         self._identity = {"env_id": env_id, "num_steps": num_steps, "seed": seed} | settings
+        if target_return is not None:
+            self._identity["snapshot_interval"] = SNAPSHOT_INTERVAL
         self.env = EpisodeRecorder(gym.make(env_id), seed)
         self.model = SAC(
             "MlpPolicy", self.env, buffer_size=num_steps, seed=seed, device="cpu", **settings
@@ -119,11 +129,26 @@ class SacTraining:
                 episode_cost=...)`, with the values of the last finished episode.
         """
         remaining = self.num_steps - self.model.num_timesteps
-        if remaining > 0:
+        if remaining > 0 and not self.has_reached_target:
             callback = _SaveBetweenEpisodes(self, progress)
             self.model.learn(remaining, callback=callback, reset_num_timesteps=False)
-            self.take_snapshot(num_episodes=20)
+            if not self.has_reached_target:  # the last policy is measured better
+                self.take_snapshot(MEASURED_EPISODES)
             self.save()
+
+    @property
+    def has_reached_target(self) -> bool:
+        """Whether there is a return to be reached, and the last snapshot has it."""
+        if self.target_return is None or not self.snapshots:
+            return False
+        return self.snapshots[-1].mean_return >= self.target_return
+
+    @property
+    def num_snapshots_due(self) -> int:
+        """Snapshots that the steps so far should have."""
+        if self.target_return is not None:
+            return self.model.num_timesteps // SNAPSHOT_INTERVAL
+        return self.model.num_timesteps * NUM_SNAPSHOTS // self.num_steps
 
     def episodes(self) -> Iterator[Episode]:
         """Returns every saved episode, in the order of collection."""
@@ -135,23 +160,13 @@ class SacTraining:
 
     def take_snapshot(self, num_episodes: int = SNAPSHOT_EPISODES) -> None:
         """Evaluates the current policy and keeps its weights."""
-        recorder = EpisodeRecorder(gym.make(self.env_id), self.seed + EVALUATION_SEED_OFFSET)
-        for _ in range(num_episodes):
-            observation, _ = recorder.reset()
-            done = False
-            while not done:
-                action, _ = self.model.predict(observation, deterministic=True)
-                observation, _, terminated, truncated, _ = recorder.step(action)
-                done = terminated or truncated
-        recorder.close()
-        discount = task_spec(self.env_id).cost_discount
-        costs = [discounted_sum(np.array(e["costs"]), discount) for e in recorder.finished]
-        snapshot = Snapshot(
-            step=self.model.num_timesteps,
-            mean_return=float(np.mean([e["rewards"].sum() for e in recorder.finished])),
-            mean_cost=float(np.mean(costs)),
-            num_episodes=num_episodes,
+        measured = measure(
+            lambda observation: self.model.predict(observation, deterministic=True)[0],
+            self.env_id,
+            self.seed + MEASURED_SEED_OFFSET,
+            num_episodes,
         )
+        snapshot = Snapshot(step=self.model.num_timesteps, **measured)
         save_checkpoint(
             self._policy_path(snapshot.step),
             "sac-policy",
@@ -239,14 +254,15 @@ class _SaveBetweenEpisodes(BaseCallback):
         training = self._training
         if not training.env.between_episodes:
             return
-        snapshots_due = self.num_timesteps * NUM_SNAPSHOTS // training.num_steps
-        if snapshots_due > len(training.snapshots):
+        if training.num_snapshots_due > len(training.snapshots):
             training.take_snapshot()
         if self.num_timesteps - self._saved_at >= CHECKPOINT_INTERVAL:
             training.save()
             self._saved_at = self.num_timesteps
 
     def _on_step(self) -> bool:
+        if self._training.has_reached_target:
+            return False
         if self._progress is not None:
             if self.locals["dones"][0]:
                 episode = self._training.env.finished[-1]

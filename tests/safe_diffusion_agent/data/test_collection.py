@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from safe_diffusion_agent.data.collection import CollectConfig, collect, default_dataset_id
+from safe_diffusion_agent.data.levels import MEASURED_SEED_OFFSET
 from safe_diffusion_agent.data.reading import load_episodes
 from safe_diffusion_agent.data.recording import EpisodeRecorder, episode_seed
 from safe_diffusion_agent.data.sac import (
-    EVALUATION_SEED_OFFSET,
     SAC_SETTINGS,
     SacTraining,
     sac_settings,
@@ -110,14 +110,14 @@ def test_random_actions_are_a_tenth_of_a_training_at_most():
     assert sac_settings("safe/Hopper-v0", 1_000_000) == {"learning_starts": 10_000}
     assert sac_settings("safe/Hopper-v0", 30_000) == {"learning_starts": 3_000}
     assert sac_settings("safe/Reacher-v0", 20_000) == {"learning_rate": 1e-3}
-    assert set(SAC_SETTINGS) == set(TASKS)
+    assert set(SAC_SETTINGS) == {spec.same_but_costs or name for name, spec in TASKS.items()}
 
 
 def test_costs_of_snapshots_are_discounted_as_budgets_are(tmp_path):
     training = SacTraining("safe/HalfCheetah-v0", 1000, 0, tmp_path)
     training.take_snapshot(num_episodes=1)
     env = gym.make("safe/HalfCheetah-v0")
-    obs, _ = env.reset(seed=episode_seed(EVALUATION_SEED_OFFSET, 0))
+    obs, _ = env.reset(seed=episode_seed(MEASURED_SEED_OFFSET, 0))
     costs, truncated = [], False
     while not truncated:
         obs, _, _, truncated, info = env.step(training.model.predict(obs, deterministic=True)[0])

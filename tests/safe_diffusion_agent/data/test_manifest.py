@@ -1,22 +1,27 @@
 """Datasets of every quality from one short training, and their cards."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
+import gymnasium as gym
 import minari
 import numpy as np
 import pytest
 import torch
 from minari.storage.datasets_root_dir import get_dataset_path
+from stable_baselines3 import SAC
 
-from safe_diffusion_agent.data import collection
+from safe_diffusion_agent.data import collection, levels, sac
 from safe_diffusion_agent.data.collection import (
     QUALITIES,
     CollectConfig,
     collect,
     default_dataset_id,
-    medium_snapshot,
+    default_state_dir,
     paper_max_budget,
 )
+from safe_diffusion_agent.data.levels import medium_snapshot
 from safe_diffusion_agent.data.manifest import MANIFEST, capped
 from safe_diffusion_agent.data.reading import load_episodes
 from safe_diffusion_agent.data.recording import NUM_ENVS, episode_seed, record_episodes
@@ -45,7 +50,7 @@ def state_dir(tmp_path_factory):
 def datasets(state_dir):
     """All qualities. 600 steps of SAC do not beat a random policy, so that is made worse."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(collection, "_return_without_policy", lambda *_: -1000.0)
+        patch.setattr(levels, "return_without_policy", lambda *_: -1000.0)
         return {
             quality: collect(
                 config_of(quality), state_dir=state_dir, dataset_id=f"tests/quality/{quality}-v0"
@@ -87,8 +92,6 @@ def test_halves_of_medium_expert_come_from_the_two_policies(datasets):
 
 
 def test_rolled_out_episodes_replay_in_the_environment(datasets):
-    import gymnasium as gym
-
     stored = load_episodes(datasets["medium"])
     env = gym.make(ENV_ID)
     for episode in range(3):
@@ -125,20 +128,77 @@ def test_interrupted_rollouts_are_the_uninterrupted_ones(tmp_path):
 )
 def test_medium_is_the_first_policy_past_a_third(returns, chosen, monkeypatch):
     class Training:
-        env_id, seed, num_steps = ENV_ID, 0, 1000
+        env_id, seed, num_steps, target_return = ENV_ID, 0, 1000, None
         snapshots = [Snapshot(step, value, 0.0, 5) for step, value in enumerate(returns)]
 
-    monkeypatch.setattr(collection, "_return_without_policy", lambda *_: -5.0)  # a third is at 30
+    monkeypatch.setattr(levels, "return_without_policy", lambda *_: -5.0)  # a third is at 30
     assert medium_snapshot(Training()).step == chosen
-    monkeypatch.setattr(collection, "_return_without_policy", lambda *_: 100.0)
+    monkeypatch.setattr(levels, "return_without_policy", lambda *_: 100.0)
     with pytest.raises(DatasetError, match="Train longer"):
         medium_snapshot(Training())
 
 
+@pytest.fixture(scope="module")
+def expert(tmp_path_factory):
+    """A policy from elsewhere that was never trained; it still returns something."""
+    path = tmp_path_factory.mktemp("elsewhere") / "sac.zip"
+    SAC("MlpPolicy", gym.make(ENV_ID), policy_kwargs={"net_arch": [8]}, seed=0).save(path)
+    return str(path)
+
+
+def test_training_ends_at_a_third_of_an_expert_from_elsewhere(expert, tmp_path, monkeypatch):
+    """The first snapshot is past a third, because nothing is far worse here."""
+    monkeypatch.setattr(levels, "return_without_policy", lambda *_: -1000.0)
+    monkeypatch.setattr(sac, "SNAPSHOT_INTERVAL", 200)
+    config = CollectConfig(
+        env_id=ENV_ID, quality="medium-expert", num_steps=800, train_steps=4000, expert=expert
+    )
+    name = collect(config, state_dir=tmp_path, dataset_id="tests/quality/from-elsewhere-v0")
+    episodes = load_episodes(name)
+    (snapshot,) = episodes.metadata["snapshots"]
+    assert snapshot["step"] == 200
+    half = len(episodes.rewards) // 2
+    policy = SAC.load(expert)
+    with torch.random.fork_rng():
+        torch.manual_seed(int(np.random.SeedSequence([0, 0]).generate_state(1)[0]))
+        states = np.stack([gym.make(ENV_ID).reset(seed=episode_seed(0, k))[0] for k in range(16)])
+        actions, _ = policy.predict(states, deterministic=False)
+    np.testing.assert_allclose(episodes.actions[half], actions[0], rtol=1e-5)
+    assert Path(expert).name in episodes.metadata["expert"]["name"]
+    assert collect(config, state_dir=tmp_path, dataset_id=name) == name  # it is there
+    other = tmp_path / "other.zip"
+    SAC("MlpPolicy", gym.make(ENV_ID), policy_kwargs={"net_arch": [8]}, seed=1).save(other)
+    with pytest.raises(DatasetError, match="expert is .sac.zip"):
+        collect(replace(config, expert=str(other)), state_dir=tmp_path, dataset_id=name)
+
+
+def test_a_third_that_is_not_reached_is_an_error(expert, tmp_path, monkeypatch):
+    monkeypatch.setattr(levels, "return_without_policy", lambda *_: -1e9)
+    monkeypatch.setattr(levels, "medium_return", lambda *_: 1e9)
+    monkeypatch.setattr(collection, "medium_return", lambda *_: 1e9)
+    config = CollectConfig(env_id=ENV_ID, quality="medium", num_steps=400, expert=expert)
+    with pytest.raises(DatasetError, match="Train longer"):
+        collect(config, state_dir=tmp_path, dataset_id="tests/quality/never-medium-v0")
+    missing = replace(config, expert="nowhere/sac.zip")
+    with pytest.raises(DatasetError, match=r"docs/data\.md"):
+        collect(missing, state_dir=tmp_path, dataset_id="tests/quality/never-medium-v0")
+
+
+def test_tasks_that_differ_in_costs_alone_share_a_training():
+    one, other = (
+        CollectConfig(env_id=f"safe/{name}-v0", quality="medium", num_steps=1000)
+        for name in ("Walker2d", "Walker2dSum")
+    )
+    assert default_state_dir(one) == default_state_dir(other)
+    assert default_dataset_id(one.env_id) != default_dataset_id(other.env_id)
+    with pytest.raises(ValueError, match="safe/Walker2d-v0 in its costs alone"):
+        CollectConfig(env_id="safe/Walker2dSum-v0", num_steps=1000)
+
+
 def test_to_do_nothing_beats_random_actions_with_halfcheetah():
-    start = collection._return_without_policy("safe/HalfCheetah-v0", 0, num_episodes=1)
+    start = levels.return_without_policy("safe/HalfCheetah-v0", 0, num_episodes=1)
     assert -10.0 < start < 10.0
-    again = collection._return_without_policy("safe/HalfCheetah-v0", 0, num_episodes=1)
+    again = levels.return_without_policy("safe/HalfCheetah-v0", 0, num_episodes=1)
     assert start == again
 
 
@@ -154,7 +214,7 @@ def test_configs_that_cannot_be_are_refused():
 def test_manifest_names_every_dataset_once_and_can_be_capped():
     ids = [default_dataset_id(config.env_id, config.quality) for config in MANIFEST]
     assert len(ids) == len(set(ids)) == 13
-    ours = {"safe/ReacherReachable-v0"}
+    ours = {"safe/ReacherReachable-v0"} | {n for n, spec in TASKS.items() if spec.same_but_costs}
     assert {config.env_id for config in MANIFEST} == set(TASKS) - ours
     for config, small in zip(MANIFEST, capped(MANIFEST, 50_000), strict=True):
         assert small.num_steps == min(config.num_steps, 50_000)
