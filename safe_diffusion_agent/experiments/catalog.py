@@ -9,13 +9,13 @@ from dataclasses import replace
 from typing import Any
 
 from safe_diffusion_agent.data.collection import CollectConfig
+from safe_diffusion_agent.data.manifest import BY_EXPERTS
 from safe_diffusion_agent.errors import UnknownNameError
 from safe_diffusion_agent.experiments.jobs import Settings
-from safe_diffusion_agent.experiments.mixtures import MixConfig
 from safe_diffusion_agent.experiments.paper_figures import FIGURES
 from safe_diffusion_agent.experiments.rows import Row, Scale, Study, standard_dataset
 
-Datasets = Sequence[CollectConfig | MixConfig]
+Datasets = Sequence[CollectConfig]
 Change = tuple[Settings, Settings]  # of the training, and of the trained agent
 
 
@@ -29,11 +29,6 @@ REACHABLE = _replay("ReacherReachable")
 # Large enough for minutes of training, far from the paper's sizes.
 CAR_CIRCLE, HALF_CHEETAH = _replay("CarCircle", 30_000), _replay("HalfCheetah", 100_000)
 OTHERS = (CAR_CIRCLE, HALF_CHEETAH, REACHABLE)
-# The policies as the zoo's own command stores them.
-ROBOTS = tuple(
-    MixConfig(env_id=f"safe/{name}-v0", policy=f"logs/sac/{name}-v3_1/{name}-v3.zip")
-    for name in ("HalfCheetah", "Walker2d")
-)
 FAST_ON = (PENDULUMS[0], HALF_CHEETAH, REACHABLE)
 
 
@@ -213,10 +208,10 @@ STUDIES: dict[str, Study] = FIGURES | {
         scale=Scale(num_episodes=10),
     ),
     "robots": Study(
-        title="Robots: half of the data of a trained policy, half of the same with noise",
+        title="Robots whose data have an expert",
         rows=tuple(
             _plain(
-                ROBOTS,
+                BY_EXPERTS,
                 {"frontier": "trebi:frontier", "caps": "caps:quick", "bc": "bc:quick"},
                 evaluation={"seed": 7000},
             )

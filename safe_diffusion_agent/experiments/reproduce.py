@@ -5,6 +5,7 @@ An interrupted reproduction continues.
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,6 @@ from safe_diffusion_agent.evaluation.rollout import Progress
 from safe_diffusion_agent.experiments.cards import measure_max_budget
 from safe_diffusion_agent.experiments.catalog import study_of
 from safe_diffusion_agent.experiments.jobs import Job, NamedProgress, Settings, collect_job, run_all
-from safe_diffusion_agent.experiments.mixtures import MixConfig, mix_job
 from safe_diffusion_agent.experiments.rows import (
     Choice,
     Row,
@@ -23,9 +23,11 @@ from safe_diffusion_agent.experiments.rows import (
     dataset_id_of,
     is_standard_size,
 )
+from safe_diffusion_agent.experiments.rule import Rule
 from safe_diffusion_agent.experiments.stages import PathLike, evaluate
 from safe_diffusion_agent.experiments.study_results import write_evaluated, write_measured
 from safe_diffusion_agent.experiments.trust import part_job
+from safe_diffusion_agent.methods.table import METHODS
 from safe_diffusion_agent.storage import read_json
 
 READABLE = 60  # longest name of a folder that spells the settings out
@@ -137,17 +139,35 @@ def reproduce(
     """
     rows, study, folder = plan(name, runs=runs, device=device, **choice), study_of(name), Path(out)
     datasets = {run.dataset_id: run.row.dataset for run in rows}
-    collections = [
-        mix_job(config) if isinstance(config, MixConfig) else collect_job(config, dataset_id)
-        for dataset_id, config in datasets.items()
-    ]
+    collections = [collect_job(config, dataset_id) for dataset_id, config in datasets.items()]
     run_all(collections, workers=workers, progress=progress)
     for dataset_id, config in datasets.items():
         if not is_standard_size(config):
             measure_max_budget(dataset_id)  # the paper's is for data of its size
-    jobs = [job for run in rows for job in jobs_of(run)]
+    rules = _rules(rows, Path(runs))
+    jobs = [rule.job() for rule in rules] + [job for run in rows for job in jobs_of(run)]
     run_all(jobs, workers=workers, ray_address=ray_address, progress=progress)
-    scale = asdict(Choice(**choice).scale_of(study))
-    write = write_measured if rows[0].row.parts else write_evaluated
-    write(folder / name, rows, {"figure": name, "title": study.title, "scale": scale})
+    about: dict[str, Any] = {"figure": name, "title": study.title}
+    about["scale"] = asdict(Choice(**choice).scale_of(study))
+    if rows[0].row.parts:
+        write_measured(folder / name, rows, about)
+    else:
+        write_evaluated(folder / name, rows, about, rules)
     return folder / name
+
+
+def _rules(rows: Sequence[RowRun], runs: Path) -> list[Rule]:
+    """A rule for each dataset that has an expert, on the start states of its first row."""
+    first: dict[str, RowRun] = {}
+    for run in rows:
+        if run.row.dataset.expert is not None and METHODS[run.row.method].constrained:
+            first.setdefault(run.dataset_id, run)
+    return [
+        Rule(
+            dataset=run.row.dataset,
+            dataset_id=dataset_id,
+            evaluation=run.row.evaluation,
+            folder=runs / dataset_id.replace("/", "-") / "rule" / run.out.name,
+        )
+        for dataset_id, run in first.items()
+    ]

@@ -7,12 +7,11 @@ from typing import Any
 
 from safe_diffusion_agent.agent import Agent
 from safe_diffusion_agent.data.collection import CollectConfig, default_dataset_id
-from safe_diffusion_agent.data.manifest import MANIFEST, capped
+from safe_diffusion_agent.data.manifest import BY_EXPERTS, MANIFEST, capped
 from safe_diffusion_agent.errors import UnknownNameError
 from safe_diffusion_agent.evaluation.protocol import EvaluationConfig
 from safe_diffusion_agent.evaluation.rollout import Progress
 from safe_diffusion_agent.experiments.jobs import Settings, config_values
-from safe_diffusion_agent.experiments.mixtures import MixConfig
 from safe_diffusion_agent.experiments.stages import train
 from safe_diffusion_agent.methods.table import METHODS, load_agent
 from safe_envs import task_spec
@@ -36,7 +35,7 @@ class Row:
     """
 
     label: str
-    dataset: CollectConfig | MixConfig
+    dataset: CollectConfig
     method: str = "trebi"
     preset: str = ""
     settings: Settings = field(default_factory=dict)
@@ -206,15 +205,8 @@ def _filled(row: Row, scale: Scale, seed: int, num_episodes: int | None) -> Row:
     if not evaluation.get("random_ratios") and not METHODS[row.method].constrained:
         evaluation["ratios"] = (1.0,)
     _check_interval(row, EvaluationConfig(**evaluation).control_interval)
-    return replace(row, evaluation=evaluation, dataset=_capped(row.dataset, scale.max_steps))
-
-
-def _capped(config: CollectConfig | MixConfig, max_steps: int | None) -> CollectConfig | MixConfig:
-    if isinstance(config, CollectConfig):
-        return capped([config], max_steps)[0]
-    return (
-        config if max_steps is None else replace(config, num_steps=min(config.num_steps, max_steps))
-    )
+    (dataset,) = capped([row.dataset], scale.max_steps)
+    return replace(row, evaluation=evaluation, dataset=dataset)
 
 
 def _check_interval(row: Row, interval: int) -> None:
@@ -238,18 +230,16 @@ def standard_dataset(env_id: str, quality: str = "replay") -> CollectConfig:
     return of_paper[0] if of_paper else CollectConfig(env_id=env_id, quality=quality)
 
 
-def is_standard_size(config: CollectConfig | MixConfig) -> bool:
+def is_standard_size(config: CollectConfig) -> bool:
     """Says whether a dataset has the standard number of steps, whatever its seed."""
-    if isinstance(config, MixConfig):
-        return False
-    return replace(config, seed=0) == standard_dataset(config.env_id, config.quality)
+    first = replace(config, seed=0)
+    return first in BY_EXPERTS or first == standard_dataset(config.env_id, config.quality)
 
 
-def dataset_id_of(config: CollectConfig | MixConfig) -> str:
+def dataset_id_of(config: CollectConfig) -> str:
     """Returns a Minari id; datasets of another size or seed than the standard have their own."""
-    if isinstance(config, MixConfig):
-        return config.dataset_id
-    name, _, version = default_dataset_id(config.env_id, config.quality).rpartition("-")
+    name = default_dataset_id(config.env_id, config.quality, config.expert)
+    name, _, version = name.rpartition("-")
     size = "" if is_standard_size(config) else f"-{config.sac_steps}"
     seed = f"-seed{config.seed}" if config.seed else ""
     return f"{name}{size}{seed}-{version}"

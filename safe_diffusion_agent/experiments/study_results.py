@@ -9,9 +9,10 @@ from typing import Any
 from safe_diffusion_agent.data.reading import load_episodes
 from safe_diffusion_agent.evaluation import tables
 from safe_diffusion_agent.evaluation.optimum import best_by_ratio
-from safe_diffusion_agent.evaluation.protocol import RATIOS, EpisodeResult
+from safe_diffusion_agent.evaluation.protocol import RATIOS
 from safe_diffusion_agent.evaluation.tables import Evaluated
 from safe_diffusion_agent.experiments.rows import Row, RowRun
+from safe_diffusion_agent.experiments.rule import Rule
 from safe_diffusion_agent.experiments.trust import measured
 from safe_diffusion_agent.methods.table import METHODS
 from safe_diffusion_agent.storage import provenance, read_json, write_text
@@ -36,13 +37,16 @@ def write_measured(folder: Path, runs: Sequence[RowRun], about: Mapping[str, Any
         write_text(folder / f"{name}.json", json.dumps(document, indent=2) + "\n")
 
 
-def write_evaluated(folder: Path, runs: Sequence[RowRun], about: Mapping[str, Any]) -> None:
+def write_evaluated(
+    folder: Path, runs: Sequence[RowRun], about: Mapping[str, Any], rules: Sequence[Rule] = ()
+) -> None:
     """Writes `episodes.csv`, `summary.csv`, `overall.csv`, the picture, and `about.json`.
 
     Args:
         folder: Of the study; the picture has its name.
         runs: The rows, with their finished jobs.
         about: JSON values that identify the study.
+        rules: Evaluated rules, which are lines of the tables like the methods.
 
     Raises:
         ValueError: Budgets of one dataset are shares of different maximum budgets.
@@ -52,19 +56,27 @@ def write_evaluated(folder: Path, runs: Sequence[RowRun], about: Mapping[str, An
     rows, evaluated = [run.row for run in runs], [_evaluated(run) for run in runs]
     documents = [read_json(run.out / "results.json") for run in runs]
     _check_budgets(runs, documents)
+    tasks = {run.dataset_id: run.row.task for run in runs}
+    of_rules = [rule.evaluated(tasks[rule.dataset_id]) for rule in rules]
     random_ratios = bool(rows[0].evaluation.get("random_ratios"))
     written = {
-        "episodes": tables.tidy(evaluated),
-        "summary": tables.summary(evaluated, random_ratios=random_ratios),
+        "episodes": tables.tidy([*of_rules, *evaluated]),
+        "summary": tables.summary([*of_rules, *evaluated], random_ratios=random_ratios),
     }
     if not random_ratios:
-        written["overall"] = tables.overall(evaluated)
+        written["overall"] = tables.overall([*of_rules, *evaluated])
     for name, lines in written.items():
         write_text(folder / f"{name}.csv", tables.to_table(lines))
     finished = list(zip(rows, evaluated, documents, strict=True))
     draw_comparison(
         [
-            ComparisonPanel(name=task, **_panel([f for f in finished if f[0].task == task]))
+            ComparisonPanel(
+                name=task,
+                **_panel(
+                    [one for one in finished if one[0].task == task],
+                    [one for one in of_rules if one.task == task],
+                ),
+            )
             for task in dict.fromkeys(row.task for row in rows)
         ],
         folder / f"{folder.name}.png",
@@ -107,12 +119,14 @@ def _evaluated(run: RowRun) -> Evaluated:
     )
 
 
-def _panel(finished: Sequence[tuple[Row, Evaluated, dict[str, Any]]]) -> dict[str, Any]:
+def _panel(
+    finished: Sequence[tuple[Row, Evaluated, dict[str, Any]]], rules: Sequence[Evaluated]
+) -> dict[str, Any]:
     """Boxes of the methods that keep a budget, lines of the others, and the optimum.
 
     A line is the mean over the seeds of the datasets and of the trainings.
     """
-    episodes: dict[str, list[EpisodeResult]] = {}
+    episodes = {rule.method: list(rule.episodes) for rule in rules}
     of_data: dict[int, float] = {}  # seed of the dataset -> return of the policy that made it
     unconstrained: dict[str, list[float]] = {}
     optimum: dict[float, float] = {}
