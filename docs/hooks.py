@@ -23,7 +23,7 @@ from mkdocs.structure.pages import Page
 
 from safe_diffusion_agent.cli import app
 from safe_diffusion_agent.data.collection import default_dataset_id
-from safe_diffusion_agent.data.manifest import MANIFEST
+from safe_diffusion_agent.data.manifest import BY_EXPERTS, MANIFEST
 from safe_diffusion_agent.experiments.catalog import STUDIES
 from safe_diffusion_agent.experiments.markdown import Column, cells, table
 from safe_diffusion_agent.methods.table import METHODS
@@ -157,15 +157,15 @@ def _commands() -> str:
     return "\n\n".join(parts)
 
 
-def _manifest() -> str:
-    """Every dataset of the paper."""
+def _manifest(which: str = "paper") -> str:
+    """Every dataset of the paper, or of experts from elsewhere."""
     columns = [
-        Column("dataset", lambda c: f"`{default_dataset_id(c.env_id, c.quality)}`"),
+        Column("dataset", lambda c: f"`{default_dataset_id(c.env_id, c.quality, c.expert)}`"),
         Column("quality", lambda c: f"`{c.quality}`"),
         Column("steps", lambda c: f"{c.num_steps:,}"),
         Column("steps of SAC", lambda c: f"{c.sac_steps:,}"),
     ]
-    return table(columns, MANIFEST)
+    return table(columns, MANIFEST if which == "paper" else BY_EXPERTS)
 
 
 def _studies() -> str:

@@ -64,6 +64,12 @@ def collect(
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace another dataset of that id.")] = False,
     all_datasets: Annotated[bool, typer.Option("--all", help="All datasets of the paper.")] = False,
+    experts: Annotated[
+        bool,
+        typer.Option(
+            "--experts", help="With --all: those of the robots whose experts are in logs/sac."
+        ),
+    ] = False,
     max_steps: Annotated[
         int | None, typer.Option(help="With --all: most steps of each dataset, and of its SAC.")
     ] = None,
@@ -77,14 +83,14 @@ def collect(
 ) -> None:
     """Store what an unconstrained SAC saw, or what policies do that you bring, as a dataset."""
     from safe_diffusion_agent.data.collection import CollectConfig, default_dataset_id
-    from safe_diffusion_agent.data.manifest import MANIFEST, capped
+    from safe_diffusion_agent.data.manifest import BY_EXPERTS, MANIFEST, capped
     from safe_diffusion_agent.experiments.jobs import collect_job, run_all
 
     if all_datasets:
         of_one = ("quality", "steps", "train_steps", "expert", "dataset_id", "out")
         refuse_given(context, of_one, "with --all")
     else:
-        refuse_given(context, ["max_steps"], "without --all")
+        refuse_given(context, ["max_steps", "experts"], "without --all")
     if all_datasets == (env_id is not None):
         raise ValueError("Name one task, or give --all.")
     if policies:
@@ -98,7 +104,8 @@ def collect(
     if num_envs is not None:
         raise ValueError("--num-envs needs a --policy: SAC acts in one environment.")
     if env_id is None:
-        configs = [replace(config, seed=seed) for config in capped(MANIFEST, max_steps)]
+        chosen = BY_EXPERTS if experts else MANIFEST
+        configs = [replace(config, seed=seed) for config in capped(chosen, max_steps)]
     else:
         one = CollectConfig(
             env_id=env_id,

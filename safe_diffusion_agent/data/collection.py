@@ -244,11 +244,13 @@ def _episodes(
     def rolled_out(one: "Snapshot | Expert") -> Iterator[Episode]:
         policy: Policy
         if isinstance(one, Expert):
-            policy, name = one.act, f"rollouts-{one.name.replace(' ', '-')}"
+            policy, name = one.act, one.name.replace(" ", "-")
         else:
-            policy, name = training.load_policy(one), f"rollouts-{one.step:08d}"
-        steps = config.num_steps // len(halves)
-        return record_episodes(policy, config.env_id, steps, config.seed, folder / name, progress)
+            policy, name = training.load_policy(one), f"{one.step:08d}"
+        if training.env_id != config.env_id:
+            name = f"{config.env_id.rpartition('/')[2]}-{name}"  # the costs are others
+        steps, rounds = config.num_steps // len(halves), folder / f"rollouts-{name}"
+        return record_episodes(policy, config.env_id, steps, config.seed, rounds, progress)
 
     return chain.from_iterable(map(rolled_out, halves))
 

@@ -89,7 +89,7 @@ def expert_id(path: str) -> str:
     if not file.is_file():
         raise DatasetError(
             f"The expert should be in {path}, and there is no such file. docs/data.md says where "
-            "to get those of rl-baselines3-zoo."
+            "to get those of the zoo."
         )
     return f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()[:16]}"
 

@@ -16,7 +16,7 @@ from minari.storage.datasets_root_dir import get_dataset_path
 
 from safe_diffusion_agent.agent import Agent
 from safe_diffusion_agent.data.collection import CollectConfig, default_dataset_id
-from safe_diffusion_agent.data.manifest import MANIFEST
+from safe_diffusion_agent.data.manifest import BY_EXPERTS, MANIFEST
 from safe_diffusion_agent.data.reading import load_episodes
 from safe_diffusion_agent.data.writing import update_metadata
 from safe_diffusion_agent.episodes import CostFunction, Episodes
@@ -132,7 +132,10 @@ def describe_all(out: Path) -> Path:
         DatasetError: There are none.
     """
     there = minari.list_local_datasets()
-    ids = {default_dataset_id(config.env_id, config.quality): config for config in MANIFEST}
+    ids = {
+        default_dataset_id(config.env_id, config.quality, config.expert): config
+        for config in (*MANIFEST, *BY_EXPERTS)
+    }
     lines = [
         _line(dataset_id, config, out) for dataset_id, config in ids.items() if dataset_id in there
     ]
@@ -147,10 +150,11 @@ def describe_all(out: Path) -> Path:
 
 def _line(dataset_id: str, config: CollectConfig, out: Path) -> dict[str, Any]:
     task = config.env_id.removeprefix("safe/").removesuffix("-v0")
-    folder = f"{task.lower()}-{config.quality}"
+    folder = f"{task.lower()}-{config.quality}" + ("-by-expert" if config.expert else "")
     describe(dataset_id, out / folder)
     episodes = load_episodes(dataset_id)
     metadata, last = episodes.metadata, episodes.metadata["snapshots"][-1]
+    best = metadata.get("expert") or last
     return {
         "dataset_id": dataset_id,
         "folder": folder,
@@ -159,11 +163,12 @@ def _line(dataset_id: str, config: CollectConfig, out: Path) -> dict[str, Any]:
         "manifest_num_steps": config.num_steps,
         "num_episodes": len(episodes.lengths),
         "share_terminated": float(episodes.terminated.mean()),
-        "sac_steps": CollectConfig(**metadata["collect_config"]).sac_steps,
+        "sac_steps": last["step"],
         "mean_return": float(episodes.episode_returns.mean()),
-        **{f"sac_{name}": last[f"mean_{name}"] for name in ("return", "cost")},
+        "best_policy": best.get("name") or f"SAC after {last['step']:,} steps",
+        **{f"best_{name}": best[f"mean_{name}"] for name in ("return", "cost")},
         "mean_cost": float(episodes.discounted_costs.mean()),
-        "paper_max_budget": metadata["paper_max_budget"],
+        "paper_max_budget": metadata.get("paper_max_budget"),
         "max_budget": episodes.max_budget,
         "max_budget_source": metadata["max_budget_source"],
         "shares": budget_shares(episodes.discounted_costs, episodes.max_budget),

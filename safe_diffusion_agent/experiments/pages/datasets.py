@@ -22,11 +22,12 @@ SIZES = (
         lambda line: f"{line['num_episodes']:,} ({line['share_terminated']:.0%})",
     ),
     Column("mean return", lambda line: f"{line['mean_return']:.4g}"),
-    Column("final SAC", lambda line: f"{line['sac_return']:.4g} after {line['sac_steps']:,} steps"),
+    Column("steps of SAC", lambda line: f"{line['sac_steps']:,}"),
+    Column("best policy", lambda line: f"{line['best_return']:.4g}, {line['best_policy']}"),
 )
 SIZES_NOTE = (
-    "Final SAC: mean return of 20 episodes of the final policy, acting deterministically. "
-    "`trebi collect --all` makes all datasets in full."
+    "Best policy: mean return of 20 episodes, acting deterministically. `trebi collect --all` "
+    "makes all datasets in full; with `--experts`, those of the zoo's policies."
 )
 BUDGETS_NOTE = (
     "Costs are discounted as the task's budgets are (MuJoCo: 0.99). The mean episode cost is the "
@@ -45,8 +46,8 @@ def datasets_page(folder: Path) -> str:
     budgets = [
         LINK,
         Column("mean episode cost", lambda line: f"{line['mean_cost']:.4g}"),
-        Column("final SAC's", lambda line: f"{line['sac_cost']:.4g}"),
-        Column("paper's (Table 2)", lambda line: f"{line['paper_max_budget']:g}"),
+        Column("best policy's", lambda line: f"{line['best_cost']:.4g}"),
+        Column("paper's (Table 2)", lambda line: f"{line['paper_max_budget'] or '–'}"),
         Column("stored", lambda line: f"{line['max_budget']:.4g}"),
         *(
             Column(f"within {row['ratio']:g}", partial(_within, k))

@@ -172,6 +172,24 @@ def test_training_ends_at_a_third_of_an_expert_from_elsewhere(expert, tmp_path, 
         collect(replace(config, expert=str(other)), state_dir=tmp_path, dataset_id=name)
 
 
+def test_rollouts_of_tasks_with_other_costs_are_recorded_apart(tmp_path, monkeypatch):
+    """They share the training; an episode that falls costs more in one of them."""
+    monkeypatch.setattr(levels, "return_without_policy", lambda *_: -1000.0)
+    monkeypatch.setattr(sac, "MEASURED_EPISODES", 1)
+    costs = {}
+    for task in ("Hopper", "HopperSum"):
+        config = CollectConfig(
+            env_id=f"safe/{task}-v0", quality="expert", num_steps=1000, train_steps=1000
+        )
+        name = f"tests/apart/{task.lower()}-v0"
+        collect(config, state_dir=tmp_path, dataset_id=name)
+        episodes = load_episodes(name)
+        costs[task] = np.add.reduceat(episodes.costs, np.cumsum([0, *episodes.lengths[:-1]]))
+    falls = TASKS["safe/HopperSum-v0"].max_budget * episodes.terminated
+    assert falls.any()
+    np.testing.assert_allclose(costs["HopperSum"], costs["Hopper"] + falls)
+
+
 def test_a_third_that_is_not_reached_is_an_error(expert, tmp_path, monkeypatch):
     monkeypatch.setattr(levels, "return_without_policy", lambda *_: -1e9)
     monkeypatch.setattr(levels, "medium_return", lambda *_: 1e9)
