@@ -86,6 +86,8 @@ def test_the_command_runs_is_interrupted_and_continues(tmp_path):
         (["collect", "safe/Pendulum-v0", "--policy", "random,share=nan"], "should be positive"),
         (["collect", "--all", "--policy", "random"], "--policy trains no SAC"),
         (["collect", "safe/Pendulum-v0", "--num-envs", "2"], "--num-envs needs a --policy"),
+        (["collect", "--experts"], "--experts has no effect without --all: leave it out"),
+        (["collect", "--all", "--experts"], "The expert should be in logs/sac/HalfCheetah-v3_1"),
         (["collect", "--all", "--steps", "9"], "--steps has no effect with --all: leave it out"),
         (["collect", "safe/Pendulum-v0", "--max-steps", "9"], "--max-steps has no effect wit"),
         (["describe", "--all", "--cost-fn", "speed"], "--cost-fn has no effect with --all"),

@@ -27,7 +27,9 @@ from safe_diffusion_agent.data.reading import load_episodes
 from safe_diffusion_agent.data.recording import NUM_ENVS, episode_seed, record_episodes
 from safe_diffusion_agent.data.sac import SacTraining, Snapshot
 from safe_diffusion_agent.errors import DatasetError, UnknownNameError
+from safe_diffusion_agent.experiments import cards
 from safe_diffusion_agent.experiments.cards import budget_shares, describe, measure_max_budget
+from safe_diffusion_agent.experiments.pages.datasets import datasets_page
 from safe_envs import TASKS
 
 ENV_ID = "safe/Pendulum-v0"
@@ -188,6 +190,25 @@ def test_rollouts_of_tasks_with_other_costs_are_recorded_apart(tmp_path, monkeyp
     falls = TASKS["safe/HopperSum-v0"].max_budget * episodes.terminated
     assert falls.any()
     np.testing.assert_allclose(costs["HopperSum"], costs["Hopper"] + falls)
+
+
+def test_datasets_of_experts_have_cards_and_a_page(expert, tmp_path, monkeypatch):
+    monkeypatch.setattr(levels, "return_without_policy", lambda *_: -1000.0)
+    monkeypatch.setattr(sac, "SNAPSHOT_INTERVAL", 200)
+    config = CollectConfig(
+        env_id=ENV_ID, quality="medium", num_steps=400, train_steps=4000, expert=expert
+    )
+    name = collect(config, state_dir=tmp_path / "state")
+    assert name == "safe-envs/pendulum/medium-by-sac-v0"
+    monkeypatch.setattr(cards, "MANIFEST", ())
+    monkeypatch.setattr(cards, "BY_EXPERTS", (config,))
+    document = json.loads(cards.describe_all(tmp_path / "cards").read_text())
+    (line,) = document["datasets"]
+    measured = load_episodes(name).metadata["expert"]
+    assert (line["best_return"], line["sac_steps"]) == (measured["mean_return"], 200)
+    page = datasets_page(tmp_path / "cards")
+    assert f"{measured['mean_return']:.4g}, {measured['name']}" in page
+    assert (tmp_path / "cards" / line["folder"] / "card.md").exists()
 
 
 def test_a_third_that_is_not_reached_is_an_error(expert, tmp_path, monkeypatch):
