@@ -18,7 +18,7 @@ from torch import Tensor
 from safe_diffusion_agent.agent import Agent, Parts, States
 from safe_diffusion_agent.episodes import Task
 from safe_diffusion_agent.errors import warn
-from safe_diffusion_agent.methods.trebi.calibration import Calibration
+from safe_diffusion_agent.methods.trebi.calibration import Calibration, rest_of_episode
 from safe_diffusion_agent.methods.trebi.config import PlannerConfig, TrebiConfig
 from safe_diffusion_agent.methods.trebi.diffusion import NoiseSchedule, Normalizer
 from safe_diffusion_agent.methods.trebi.feasibility import Feasibility, keep_probability, safe_mass
@@ -98,7 +98,7 @@ class TrebiAgent(Agent):
     @property
     def margin(self) -> float:
         """What is held back of a budget at the start of an episode, in cost units; >= 0."""
-        return self._margin.of_episode + self._margin.of_step
+        return self._margin.at_start
 
     @property
     def budget_scale(self) -> float:
@@ -139,9 +139,9 @@ class TrebiAgent(Agent):
         self, states: States, generator: torch.Generator | None, return_candidates: bool = False
     ) -> Plan:
         choice = Choice(*map(torch.cat, zip(*self._in_chunks(self._choose, states, generator))))
-        candidates = self._candidates(choice)
+        candidates, budgets = self._candidates(choice), self._budgets(states[1])
         of_plan = (np.arange(len(candidates.chosen)), candidates.chosen)
-        actions, budgets = candidates.actions[of_plan], self._budgets(states[1])
+        actions = candidates.actions[of_plan]
         self._check_finite(torch.from_numpy(actions[:, 0]))
         held_back = self._hold_back(self._margin, states[2])
         within = choice.costs <= (budgets - held_back)[:, None]
@@ -200,8 +200,9 @@ class TrebiAgent(Agent):
 
         Args:
             risk: Share of the episodes that may be over budget.
-            remaining_steps: Steps up to the time limit, a number or `(n,)`: where costs are
-                discounted, the margin grows with the remaining budget. None: the first step.
+            remaining_steps: Steps up to the time limit, a number or `(n,)`. Where costs are
+                discounted, what is for the episode grows with the remaining budget; what is for the
+                rest of it shrinks. None: the first step.
 
         Returns:
             A number, or an array `(n,)` for an array of steps.
@@ -211,14 +212,12 @@ class TrebiAgent(Agent):
         """
         if self.calibration is None:
             raise ValueError("The agent is not calibrated: there is no margin for a risk.")
-        margin = Margin(of_episode=0.0)
-        if risk < self.calibration.least_risk:
-            margin = Margin(of_episode=math.inf)
-        elif risk < 1.0:
+        margin = Margin(math.inf if risk < self.calibration.least_risk else 0.0)
+        if self.calibration.least_risk <= risk < 1.0:
             margin = self.calibration.margin(risk)
-        limit = self.task.max_episode_steps or math.inf
-        steps = torch.as_tensor(limit if remaining_steps is None else remaining_steps)
-        held_back = self._hold_back(margin, steps.to(torch.float32))
+        first = self.task.max_episode_steps or math.inf
+        steps = torch.as_tensor(first if remaining_steps is None else remaining_steps).float()
+        held_back = self._hold_back(margin, steps)
         return held_back.item() if held_back.dim() == 0 else held_back.numpy()
 
     def _act(
@@ -240,7 +239,9 @@ class TrebiAgent(Agent):
         limit, decay = self.task.max_episode_steps, torch.ones_like(steps)
         if limit is not None:
             decay = self.cost_discount ** (limit - steps)
-        return margin.of_episode / decay.clamp_min(torch.finfo(decay.dtype).tiny) + margin.of_step
+        rest = rest_of_episode(steps, self.task, self.cost_discount)
+        grown = margin.of_episode / decay.clamp_min(torch.finfo(decay.dtype).tiny)
+        return grown + margin.of_step + margin.of_rest * rest
 
     def _budgets(self, given: Tensor) -> Tensor:
         """Returns the budgets to plan for, `(n,)`, margin included."""
@@ -255,7 +256,7 @@ class TrebiAgent(Agent):
 
     def _parts(self) -> dict[str, Any]:
         parts = {"networks": self.networks, "normalizer": self.normalizer}
-        return parts | ({} if self.calibration is None else {"calibration": self.calibration})
+        return parts if self.calibration is None else parts | {"calibration": self.calibration}
 
     @classmethod
     def _from_parts(

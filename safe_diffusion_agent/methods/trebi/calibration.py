@@ -12,6 +12,9 @@ the second kind: the cost up to the end of the episode, beyond what the cost val
 margin for a risk r is the sum of their split-conformal quantiles
 (Vovk et al. 2005), each at an equal share of r.
 
+What the critic is wrong by grows with what is left of the episode: it is counted, and held back, in
+proportion to what a constant cost would sum up to until its end (`rest_of_episode`).
+
 Where costs are discounted, what whole episodes overspend is in units of their first step. To hold
 it back from a remaining budget of step t, which has grown by 1 / gamma_c^t, takes 1 / gamma_c^t as
 much. All other scores are in units of the step that they start from, which may be any.
@@ -31,7 +34,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from safe_diffusion_agent.episodes import Task, discounted_steps
 from safe_diffusion_agent.methods.trebi.plan import Margin
+
+LEAST_REST = 0.1
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,8 @@ class Calibration:
         underestimate: `(m,)`, cost less predicted cost of held-out windows.
         overspend: `(n,)`, cost less budget of imagined episodes.
         broken_promises: `(n,)`, cost less promised cost of imagined pieces of episodes, with the
-            critic's word for the rest; in place of `overspend` where the models are poor.
+            critic's word for the rest, as if a whole episode was left; in place of `overspend`
+            where the models are poor.
     """
 
     underestimate: Tensor
@@ -56,9 +63,15 @@ class Calibration:
             ValueError: There are too few scores for so small a risk.
         """
         each = risk / len(self._kinds)
-        quantiles = [max(0.0, conformal_quantile(scores, each)) for scores in self._kinds]
-        of_episode = 0.0 if self.overspend is None else quantiles.pop()
-        return Margin(of_episode=of_episode, of_step=sum(quantiles))
+
+        def held_back(scores: Tensor | None) -> float:
+            return 0.0 if scores is None else max(0.0, conformal_quantile(scores, each))
+
+        return Margin(
+            of_episode=held_back(self.overspend),
+            of_step=held_back(self.underestimate),
+            of_rest=held_back(self.broken_promises),
+        )
 
     @property
     def least_risk(self) -> float:
@@ -80,6 +93,24 @@ class Calibration:
         scores = self.underestimate.to(slack.device).sort().values
         num_within = torch.searchsorted(scores, slack, right=True)
         return (num_within + 0.5) / (len(scores) + 1)
+
+
+def rest_of_episode(steps: Tensor, task: Task, cost_discount: float) -> Tensor:
+    """Returns what a constant cost sums up to in so many steps, as a share of a whole episode.
+
+    At least `LEAST_REST` of an episode's steps count: what is wrong by little does not vanish.
+
+    Args:
+        steps: `(n,)`, up to the time limit.
+        task: Has the limit; without one, the share is 1.
+        cost_discount: gamma_c.
+    """
+    limit = task.max_episode_steps
+    if limit is None:
+        return torch.ones_like(steps)
+    sums = discounted_steps(steps.clamp_min(LEAST_REST * limit), cost_discount)
+    shares: Tensor = sums / discounted_steps(limit, cost_discount)
+    return shares
 
 
 def conformal_quantile(scores: Tensor, risk: float) -> float:

@@ -20,13 +20,25 @@ class Margin:
     Attributes:
         of_episode: In units of the episode's first step.
         of_step: In units of the current step.
+        of_rest: In units of the current step, for what is left of the episode, as if that was all
+            of it: see `calibration.rest_of_episode`.
     """
 
     of_episode: float
     of_step: float = 0.0
+    of_rest: float = 0.0
 
     def __add__(self, other: "Margin") -> "Margin":
-        return Margin(self.of_episode + other.of_episode, self.of_step + other.of_step)
+        return Margin(
+            self.of_episode + other.of_episode,
+            self.of_step + other.of_step,
+            self.of_rest + other.of_rest,
+        )
+
+    @property
+    def at_start(self) -> float:
+        """What it is in the first step of an episode."""
+        return self.of_episode + self.of_step + self.of_rest
 
 
 class Rated(NamedTuple):

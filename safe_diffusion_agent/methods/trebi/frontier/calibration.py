@@ -10,7 +10,7 @@ from torch import Tensor
 from safe_diffusion_agent.episodes import Episodes, Task, is_held_out, next_remaining_budget
 from safe_diffusion_agent.learning.dynamics import DynamicsEnsemble
 from safe_diffusion_agent.learning.transitions import Transitions
-from safe_diffusion_agent.methods.trebi.calibration import Calibration
+from safe_diffusion_agent.methods.trebi.calibration import Calibration, rest_of_episode
 from safe_diffusion_agent.methods.trebi.frontier.judge import FrontierJudge
 from safe_diffusion_agent.methods.trebi.frontier.model_fit import underestimated_costs
 from safe_diffusion_agent.methods.trebi.planner import Planner
@@ -81,7 +81,7 @@ def cost_underestimates(judge: FrontierJudge, transitions: Transitions, rows: Te
         rows: Indices of transitions to start from; at most `MAX_PROMISES` of them do.
 
     Returns:
-        `(m,)`, in cost units.
+        `(m,)`, in cost units, as if a whole episode was left.
     """
     rows = rows[:: math.ceil(len(rows) / MAX_PROMISES)]
     obs, steps_left = transitions.all.obs[rows], transitions.steps_left(rows).to(torch.float32)
@@ -93,7 +93,8 @@ def cost_underestimates(judge: FrontierJudge, transitions: Transitions, rows: Te
     curves = judge.return_and_cost(rollout, steps_left.repeat_interleave(num, 0))
     _, least = judge.rate(*curves, budget)
     _, promised = judge.rate(*judge.values_to_go(obs, steps_left), budget[: len(obs)])
-    return least.view(-1, num).min(dim=1).values - promised
+    broken = least.view(-1, num).min(dim=1).values - promised
+    return broken / rest_of_episode(steps_left, judge.sampler.task, judge.critic.cost_discount)
 
 
 def _overspend(

@@ -92,6 +92,7 @@ def fit_frontier(
             calibration, branches = alone, False
         else:
             critic.load_state_dict(with_branches)
+            stage.judge.refresh()
     about = {"model_errors": errors, "model_errors_elsewhere": elsewhere, "branches": branches}
     return calibration, about, history
 
@@ -231,6 +232,7 @@ class _Stage:
         )
         critic.load_state_dict(trained.state_dict())
         critic.requires_grad_(False)
+        self.judge.refresh()
         return history
 
     def margin_share(self, calibration: Calibration | None) -> float:
@@ -238,5 +240,4 @@ class _Stage:
         risk = self.config.planner.risk
         if calibration is None or risk is None:
             return 0.0
-        margin = calibration.margin(risk)
-        return (margin.of_episode + margin.of_step) / self.judge.sampler.task.max_budget
+        return calibration.margin(risk).at_start / self.judge.sampler.task.max_budget

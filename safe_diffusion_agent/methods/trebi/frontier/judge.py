@@ -17,6 +17,12 @@ from torch import Tensor
 
 from safe_diffusion_agent.learning.dynamics import DynamicsEnsemble, ModelRollout, imagine
 from safe_diffusion_agent.methods.trebi.frontier.critic import FrontierCritic, FrontierNetworks
+from safe_diffusion_agent.methods.trebi.frontier.resting import (
+    after_waiting,
+    as_long_as_it_lasts,
+    best_wait,
+    stopping_cost,
+)
 from safe_diffusion_agent.methods.trebi.plan import Rated
 from safe_diffusion_agent.methods.trebi.planner import Sampler, TensorPair
 from safe_diffusion_agent.settings import check
@@ -75,9 +81,16 @@ class FrontierJudge:
         self.sampler, self.config = sampler, sampler.config
         self.dynamics: DynamicsEnsemble = sampler.networks.dynamics
         self.critic: FrontierCritic = sampler.networks.critic
+        self.refresh()
         own = planner.critic_plans * len(self.critic.multipliers)
+        self._idle_index = planner.num_candidates
         self.num_candidates = planner.num_candidates + planner.idle_plan + own
         check(self.num_candidates > 0, "without critic_plans, num_candidates should be positive", 0)
+
+    def refresh(self) -> None:
+        """Looks at how the critic was trained; it is called when that has changed."""
+        self._imitates = bool(self.critic.imitates)
+        self._rests = bool(self.critic.rests) and self.config.planner.idle_plan
 
     def candidates(self, obs: Tensor, budget: Tensor, steps: Tensor, noise: Tensor) -> Rated:
         """Returns candidates of the states `(B, O)`, rated for the budgets and steps `(B,)`."""
@@ -91,42 +104,81 @@ class FrontierJudge:
         imagined = rollout.trajectories(start).view(len(obs), -1, *sampled.shape[2:])
         trajectories = torch.cat([sampled, imagined[:, sampled.shape[1] :]], dim=1)
         num = trajectories.shape[1]
-        curves = self.return_and_cost(rollout, steps.repeat_interleave(num, 0))
-        returns, costs = self.rate(*curves, budget.repeat_interleave(num, 0))
-        head_start = self._head_start(*curves, budget, steps) if own else None
-        return Rated(trajectories, returns.view(-1, num), costs.view(-1, num), head_start)
+        returns, costs, worth = self._rate(rollout, budget, steps, num)
+        head_start = self._head_start(returns, worth, steps) if own and self._imitates else None
+        return Rated(trajectories, returns, costs, head_start)
 
-    def _head_start(
-        self, returns: Tensor, costs: Tensor, budget: Tensor, steps: Tensor
-    ) -> TensorPair:
-        """Returns by how much others have to be better than the behavior that the budget affords.
+    def _rate(
+        self, rollout: ModelRollout, budget: Tensor, steps: Tensor, num: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Rates `num` plans of each of B states, the last ones of which are the critic's behaviors.
+
+        Returns:
+            The most return and the least cost up to the episode's end, `(B, K)` each, and what is
+            had by following each behavior, `(B, G)`; -inf where the budget does not allow it.
+        """
+        budgets = budget.repeat_interleave(num, 0)
+        plans, follows = self._plans_and_rest(rollout, steps.repeat_interleave(num, 0))
+        if self._rests and self.critic.cost_discount == 1.0:
+            idle = self._idle_of(rollout, num)
+            stopping = stopping_cost(idle, self._taken(idle, steps)).repeat_interleave(num, 0)
+            returns = as_long_as_it_lasts(plans, follows, budgets - stopping)
+            costs = (plans[1] + stopping[:, None]).expand_as(returns)
+            rated, least = returns.max(dim=1).values, costs[:, 0]
+        else:
+            returns, costs = plans[0] + follows[0], plans[1] + follows[1]
+            rated, least = self.rate(returns, costs, budgets)
+        num_prices = returns.shape[1]
+        each = torch.arange(num_prices, device=costs.device)
+        worth = returns.masked_fill(costs > budgets[:, None], -torch.inf)
+        worth = worth.view(-1, num, num_prices)[:, -num_prices:][:, each, each]
+        rated, least = rated.view(-1, num), least.view(-1, num)
+        if self._imitates and self.config.planner.idle_plan:
+            self._rate_idle(rated, least, rollout, budget, steps)
+        return rated, least, worth
+
+    def _rate_idle(
+        self, returns: Tensor, costs: Tensor, rollout: ModelRollout, budget: Tensor, steps: Tensor
+    ) -> None:
+        """Rates doing nothing, in place: as waiting, or, where that is not believed, never."""
+        index, num = self._idle_index, costs.shape[1]
+        if not self._rests:
+            costs[:, index] = torch.inf
+        elif self.critic.cost_discount < 1.0:
+            idle = self._idle_of(rollout, num)
+            waiting = after_waiting(self.critic, idle, self._taken(idle, steps), steps)
+            returns[:, index], costs[:, index] = best_wait(*waiting, budget)
+
+    def _idle_of(self, rollout: ModelRollout, num: int) -> ModelRollout:
+        """Returns, of `num` rollouts of each state, that of doing nothing."""
+        return ModelRollout(*(part[self._idle_index :: num] for part in vars(rollout).values()))
+
+    def _head_start(self, rated: Tensor, worth: Tensor, steps: Tensor) -> TensorPair:
+        """Returns by how much others have to be better than what is usual, `(B, K)` each.
 
         Ratings are noisy, and of many the best is likely to be one of the most wrong. A critic that
         imitates knows behaviors that were carried out to the end; what takes their place should
-        be better by more than the noise. That behavior is the one of the smallest price whose cost
-        fits, followed up to the end, or nothing at all, if there is none.
+        be better by more than the noise. Usual is, of the behaviors that the budget allows, the one
+        of the smallest price that none is better than by as much, or to do nothing, where that is.
+        If it allows none, it is to do nothing, where that is believed, and else the behavior of the
+        largest price.
 
         Args:
-            returns: `(B K, G)`, of each candidate and what follows it, for each multiplier.
-            costs: `(B K, G)`, the same of the cost.
-            budget: `(B,)`.
+            rated: `(B, K)`, returns of the candidates.
+            worth: `(B, G)`, of the behaviors.
             steps: `(B,)`.
         """
-        num_states, num_prices = len(budget), returns.shape[1]
-        each, num = torch.arange(num_prices, device=costs.device), len(costs) // num_states
-        own = costs.view(num_states, num, num_prices)[:, -num_prices:][:, each, each]
-        fits = own <= budget[:, None]
-        nothing = num - num_prices - 1  # the idle plan, or else what the diffusion model says last
-        usual = torch.where(
-            fits.any(dim=1), num - num_prices + fits.float().argmax(dim=1), max(nothing, 0)
-        )
-        candidates = torch.arange(num, device=costs.device)
-        favored = (candidates == usual[:, None]).to(costs.dtype) * self.critic.imitates
-        share = HEAD_START * (steps / self.critic.max_steps)[:, None]
-        return (
-            favored * share * self.critic.return_scale,
-            favored * HEAD_START * self.critic.cost_scale,
-        )
+        num, best = rated.shape[1], worth.max(dim=1).values
+        lead = HEAD_START * self.critic.return_scale * steps / self.critic.max_steps
+        good = worth >= (best - lead)[:, None]
+        usual = num - worth.shape[1] + good.to(worth.dtype).argmax(dim=1)
+        instead = self._idle_index if self._rests else num - 1
+        if self._rests:
+            usual = torch.where(rated[:, instead] > best + lead, instead, usual)
+        usual = torch.where(best.isneginf(), instead, usual)
+        candidates = torch.arange(num, device=rated.device)
+        favored = (candidates == usual[:, None]).to(rated.dtype)
+        return favored * lead[:, None], favored * HEAD_START * self.critic.cost_scale
 
     def rate(self, returns: Tensor, costs: Tensor, budget: Tensor) -> TensorPair:
         """Returns the most return and the least cost of plans up to the episode's end, `(N,)` each.
@@ -147,15 +199,25 @@ class FrontierJudge:
                 critic stands for the rest.
             steps_left: `(N,)` before the first step, >= 1.
         """
-        taken = steps_left.clamp(max=rollout.actions.shape[1]).minimum(self.dynamics.trusted_steps)
+        plans, follows = self._plans_and_rest(rollout, steps_left)
+        return plans[0] + follows[0], plans[1] + follows[1]
+
+    def _plans_and_rest(
+        self, rollout: ModelRollout, steps_left: Tensor
+    ) -> tuple[TensorPair, TensorPair]:
+        """Returns return and cost of plans, `(N, 1)`, and of what may follow, `(N, G)`, each."""
+        taken = self._taken(rollout, steps_left)
         plan_return, plan_cost, survival, last_obs = rollout.after(taken)
         returns, costs = self.values_to_go(last_obs, steps_left - taken)
         discount = survival * self.critic.discount**taken
         cost_discount = survival * self.critic.cost_discount**taken
-        return (
-            plan_return[:, None] + discount[:, None] * returns,
-            plan_cost[:, None] + cost_discount[:, None] * costs,
-        )
+        follows = discount[:, None] * returns, cost_discount[:, None] * costs
+        return (plan_return[:, None], plan_cost[:, None]), follows
+
+    def _taken(self, rollout: ModelRollout, steps_left: Tensor) -> Tensor:
+        """Returns how many steps of a rollout are believed, `(N,)`, >= 1."""
+        horizon = rollout.actions.shape[1]
+        return steps_left.clamp(max=horizon).minimum(self.dynamics.trusted_steps)
 
     def values_to_go(self, obs: Tensor, steps_left: Tensor) -> TensorPair:
         """Returns return-to-go and cost-to-go for each multiplier, `(N, G)` each."""
