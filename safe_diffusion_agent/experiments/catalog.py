@@ -151,7 +151,7 @@ _CAPS_CONVENTIONS = {
     "+ expectiles 0.9": _trained(expectile=0.9, cost_expectile=0.9),
     "+ values go on after time limits": _trained(time_limit_ends=False),
     "+ budgets as for 300 steps": _loaded(extra_steps=100),
-    "the same, normalized": _trained(raw_observations=False, raw_actions=False),
+    "+ rewards as they are": _trained(reward_scale=1.0),
 }
 _CAPS_QUICK = {
     "quick": _trained(),
