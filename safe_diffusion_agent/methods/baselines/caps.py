@@ -7,7 +7,7 @@ Q_c fits the remaining budget, the one with the larger Q_r is taken; if none fit
 costs least.
 
 Written from the paper and the facts of its public code, of which no line is copied. Of these facts,
-settings decide on six:
+settings decide on seven:
 
 - The standard deviations of the heads are no registered parameters, so that they stay 1
   (`learned_std`).
@@ -17,6 +17,7 @@ settings decide on six:
   (`expectile`, `cost_expectile`).
 - A budget is converted as if an episode had a given length, by default 300 steps (`extra_steps`: by
   how many that is more than the task's). More steps make what may be spent at once smaller.
+- The training script divides rewards by ten; the class does not (`reward_scale`).
 - Observations are not normalized (`raw_observations`).
 - The heads' means, in [-1, 1], are fitted to actions in the environment's units, and multiplied by
   the largest action to act (`raw_actions`): with a largest action of 2, what was learned is
