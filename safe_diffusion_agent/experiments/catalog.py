@@ -143,6 +143,21 @@ _PAPERS_SIZES: dict[str, Change] = {
     "paper, bfloat16": (_SHORT, {"precision": "bfloat16"}),
 }
 
+# From the training script of CAPS's public code to the conventions of its class, at `quick`'s size.
+_CAPS_SIZE = {"num_steps": 15_000, "batch_size": 256, "width": 128}
+_CAPS_CONVENTIONS = {
+    "paper, normalized": _trained(**_CAPS_SIZE, raw_observations=False, raw_actions=False),
+    "paper": _trained(raw_observations=True, raw_actions=True),
+    "+ expectiles 0.9": _trained(expectile=0.9, cost_expectile=0.9),
+    "+ values go on after time limits": _trained(time_limit_ends=False),
+    "+ budgets as for 300 steps": _loaded(extra_steps=100),
+    "+ rewards as they are": _trained(reward_scale=1.0),
+}
+_CAPS_QUICK = {
+    "quick": _trained(),
+    "quick, budgets as for 300 steps": _loaded(extra_steps=100),
+}
+
 _BEST = {"frontier": "trebi:frontier", "caps": "caps:quick"}
 _GUIDED = {"quick": "trebi:quick", "the paper's planner": "trebi:small"}
 _FEW = {"seed": 3000, "num_episodes": 20}
@@ -197,6 +212,14 @@ STUDIES: dict[str, Study] = FIGURES | {
             *_rows(PENDULUMS, "trebi:quick", _QUICK_WITHOUT, evaluation={"seed": 1000}),
         ),
         scale=Scale(),
+    ),
+    "caps": Study(
+        title="What decides in CAPS's public code, on Pendulum",
+        rows=(
+            *_rows(PENDULUMS[:1], "caps:paper", _one_after_the_other(_CAPS_CONVENTIONS)),
+            *_rows(PENDULUMS[:1], "caps:quick", _CAPS_QUICK),
+        ),
+        scale=Scale(seeds=(0, 1)),
     ),
     "tasks": Study(
         title="`frontier` and its rivals on other tasks",

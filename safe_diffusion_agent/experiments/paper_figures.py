@@ -17,7 +17,8 @@ from safe_diffusion_agent.experiments.rows import (
 )
 
 BASELINES = ("bcq-lagrangian", "cpq", "bcorle", "bcq-saute")
-# The paper's methods, the strongest public peer since, and three lines without a constraint.
+# The paper's methods, a later one whose one training serves any budget, and three lines without a
+# constraint. (`quick` of CAPS is ours: the study `caps` measures the values of its public code.)
 COMPARED = ("trebi", *BASELINES, "caps", "diffuser", "bcq", "bc")
 ANY_BUDGET = ("trebi", "bcorle", "bcq-saute", "caps")  # one training for all budgets
 AT_RANDOM = {"random_ratios": True, "num_episodes": 100}  # Lin et al. 2023, App. E

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from safe_diffusion_agent.agent import Agent, Parts
-from safe_diffusion_agent.episodes import Task
+from safe_diffusion_agent.episodes import Episodes, Task
 from safe_diffusion_agent.learning.transitions import UnitNormalizer
 
 LARGEST = 1e30  # stands for an infinite budget where distances between budgets are taken
@@ -55,6 +55,17 @@ class BaselineAgent(Agent):
     @abstractmethod
     def build(cls, config: Any, task: Task) -> nn.Module:
         """Returns untrained networks, for one budget if there are networks for each."""
+
+    @classmethod
+    def fit_normalizer(cls, episodes: Episodes, config: Any) -> UnitNormalizer:
+        """Returns what the networks see of a dataset's observations and actions.
+
+        Args:
+            episodes: The dataset.
+            config: Settings, which may ask for something else.
+        """
+        del config
+        return UnitNormalizer.fit(episodes)
 
     @abstractmethod
     def _choose(

@@ -7,7 +7,7 @@ Q_c fits the remaining budget, the one with the larger Q_r is taken; if none fit
 costs least.
 
 Written from the paper and the facts of its public code, of which no line is copied. Of these facts,
-settings decide on four:
+settings decide on seven:
 
 - The standard deviations of the heads are no registered parameters, so that they stay 1
   (`learned_std`).
@@ -17,22 +17,28 @@ settings decide on four:
   (`expectile`, `cost_expectile`).
 - A budget is converted as if an episode had a given length, by default 300 steps (`extra_steps`: by
   how many that is more than the task's). More steps make what may be spent at once smaller.
+- The training script divides rewards by ten; the class does not (`reward_scale`).
+- Observations are not normalized (`raw_observations`).
+- The heads' means, in [-1, 1], are fitted to actions in the environment's units, and multiplied by
+  the largest action to act (`raw_actions`): with a largest action of 2, what was learned is
+  doubled.
 
-Departures: observations are normalized; the learning rate of the policy is constant, where the
-public code's falls by a few percent; the space of actions is [-1, 1], where the public code fits
-raw actions and multiplies what it has learned by the largest one.
+Departures: there are two heads, as by default in the public code, which can have more; the learning
+rate of the policy is constant, where the public code's falls by a few percent. Where actions do not
+reach as far down as up, or not as far in one dimension as in another, `raw_actions` stretches means
+to the space of actions, where the public code takes the largest action of the first dimension.
 """
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from safe_diffusion_agent.episodes import Task
+from safe_diffusion_agent.episodes import Episodes, Task
 from safe_diffusion_agent.learning.networks import GaussianPolicy, TwinCritic, mlp, move_towards
-from safe_diffusion_agent.learning.transitions import Batch
+from safe_diffusion_agent.learning.transitions import Batch, UnitNormalizer
 from safe_diffusion_agent.methods.baselines.agent import BaselineAgent
 from safe_diffusion_agent.methods.baselines.config import (
     TrainingConfig,
@@ -47,7 +53,9 @@ MAX_WEIGHT = 100.0  # of a transition in the policies' losses, as in IQL
 
 @dataclass(frozen=True, kw_only=True)
 class CapsConfig:
-    """Settings of CAPS; the defaults are those of its public code.
+    """Settings of CAPS; the defaults are those of its public code, but for the two `raw_*`.
+
+    These are off, so that agents that were saved before there were such settings act as they did.
 
     Attributes:
         preset: Name of the preset that it comes from.
@@ -62,6 +70,11 @@ class CapsConfig:
             termination is an end.
         extra_steps: Steps beyond the time limit that a budget is converted with; no effect where
             the task discounts costs as the critics do.
+        raw_observations: Whether the networks see observations in environment units; else they are
+            normalized.
+        raw_actions: Whether the networks see the data's actions in environment units, and the
+            heads' means are stretched from [-1, 1] to the action space to act; else actions are
+            learned in [-1, 1], too.
     """
 
     preset: str = "custom"
@@ -82,6 +95,8 @@ class CapsConfig:
     learned_std: bool = False
     time_limit_ends: bool = True
     extra_steps: int = 0
+    raw_observations: bool = False
+    raw_actions: bool = False
 
     def __post_init__(self) -> None:
         check_shares(self, ("expectile", "cost_expectile"))
@@ -92,9 +107,9 @@ class CapsConfig:
 
 # "quick" is ours: a sixth of the steps, smaller networks, larger learning rates, the expectiles of
 # the public code's class instead of its training script's, standard deviations that are learned,
-# and values that go on after a time limit.
+# values that go on after a time limit, observations and actions that are normalized.
 PRESETS = {
-    "paper": CapsConfig(preset="paper"),
+    "paper": CapsConfig(preset="paper", raw_observations=True, raw_actions=True),
     "quick": CapsConfig(
         preset="quick",
         training=TrainingConfig(
@@ -140,6 +155,14 @@ def switch(reward_values: Tensor, cost_values: Tensor, budget: Tensor) -> Tensor
     return torch.where(allowed.any(dim=1), best, cost_values.argmin(dim=1))
 
 
+def seen_actions(actions: Tensor, config: CapsConfig, task: Task) -> Tensor:
+    """Returns actions `(*, A)` in [-1, 1] as the networks see them: stretched, where raw."""
+    if not config.raw_actions:
+        return actions
+    low, high = actions.new_tensor(task.action_low), actions.new_tensor(task.action_high)
+    return low + (actions + 1.0) / 2.0 * (high - low)
+
+
 def expectile_loss(advantage: Tensor, expectile: float) -> Tensor:
     """Returns the asymmetric squared loss L_2^tau of advantages (IQL, Eq. 5)."""
     weight = torch.where(advantage > 0, expectile, 1.0 - expectile)
@@ -158,7 +181,7 @@ class CapsTraining(BaselineTraining):
     def __init__(self, networks: CapsNetworks, config: CapsConfig, task: Task):
         super().__init__(networks, config)
         networks.policy.log_std.requires_grad_(config.learned_std)
-        self.cost_discount = critic_cost_discount(task, config.training)
+        self.task, self.cost_discount = task, critic_cost_discount(task, config.training)
         width = config.training.width
         self.reward_value = mlp(task.obs_dim, width, width, 1)
         self.cost_value = mlp(task.obs_dim, width, width, 1)
@@ -170,13 +193,14 @@ class CapsTraining(BaselineTraining):
         """Returns the losses of a batch."""
         del generator
         config, networks = self.config, self.networks
+        actions = seen_actions(batch.actions, config, self.task)
         reward_value = self.reward_value(batch.obs)[:, 0]
         cost_value = self.cost_value(batch.obs)[:, 0]
         with torch.no_grad():
             next_reward_value = self.reward_value(batch.next_obs)[:, 0]
             next_cost_value = self.cost_value(batch.next_obs)[:, 0]
-            reward_q = self.reward_target(batch.obs, batch.actions).amin(dim=0)
-            cost_q = self.cost_target(batch.obs, batch.actions).amax(dim=0)
+            reward_q = self.reward_target(batch.obs, actions).amin(dim=0)
+            cost_q = self.cost_target(batch.obs, actions).amax(dim=0)
         discount, continues = config.training.discount, batch.continues
         if config.time_limit_ends:
             continues = continues * (1.0 - batch.is_last)
@@ -190,12 +214,12 @@ class CapsTraining(BaselineTraining):
             [config.temperature * reward_advantage, config.cost_temperature * saving], dim=1
         )
         weights = weights.detach().exp().clamp_max(MAX_WEIGHT)
-        log_prob = networks.policy.log_prob(batch.obs, batch.actions)
+        log_prob = networks.policy.log_prob(batch.obs, actions)
         return {
             "reward_value": expectile_loss(reward_advantage, config.expectile),
             "cost_value": expectile_loss(saving, config.cost_expectile),
-            "reward_critic": networks.reward_critic.loss(batch.obs, batch.actions, reward_target),
-            "cost_critic": networks.cost_critic.loss(batch.obs, batch.actions, cost_target),
+            "reward_critic": networks.reward_critic.loss(batch.obs, actions, reward_target),
+            "cost_critic": networks.cost_critic.loss(batch.obs, actions, cost_target),
             "policy": -(weights * log_prob).mean(),
         }
 
@@ -226,15 +250,24 @@ class CapsAgent(BaselineAgent):
         """Returns untrained networks."""
         return CapsNetworks(task.obs_dim, task.act_dim, config.training.width)
 
+    @classmethod
+    def fit_normalizer(cls, episodes: Episodes, config: CapsConfig) -> UnitNormalizer:
+        """Returns what the networks see of a dataset; it leaves raw observations as they are."""
+        fitted = UnitNormalizer.fit(episodes)
+        if not config.raw_observations:
+            return fitted
+        return replace(fitted, mean=torch.zeros_like(fitted.mean), std=torch.ones_like(fitted.std))
+
     def _choose(
         self, networks: Any, obs: Tensor, budget: Tensor, steps: Tensor, generator: torch.Generator
     ) -> Tensor:
         del generator
         actions: Tensor = networks.policy(obs)
         states = obs[:, None].expand(-1, actions.shape[1], -1)
+        seen = seen_actions(actions, self.config, self.task)
         chosen = switch(
-            networks.reward_critic(states, actions).amin(dim=0),
-            networks.cost_critic(states, actions).amax(dim=0),
+            networks.reward_critic(states, seen).amin(dim=0),
+            networks.cost_critic(states, seen).amax(dim=0),
             remaining_critic_budget(
                 budget, steps + self.config.extra_steps, self.task, self.config.training
             ),

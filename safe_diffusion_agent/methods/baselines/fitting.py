@@ -20,7 +20,7 @@ from safe_diffusion_agent.learning.training import (
     Training,
     optimize,
 )
-from safe_diffusion_agent.learning.transitions import Batch, Transitions, UnitNormalizer
+from safe_diffusion_agent.learning.transitions import Batch, Transitions
 from safe_diffusion_agent.methods.baselines.agent import BaselineAgent
 from safe_diffusion_agent.storage import origin
 
@@ -86,7 +86,7 @@ def fit(
         CheckpointError: `state_path` belongs to another training.
     """
     torch_device, task = resolve_device(device), Task.of(episodes)
-    normalizer = UnitNormalizer.fit(episodes)
+    normalizer = agent_class.fit_normalizer(episodes, config)
     transitions = Transitions(episodes, normalizer, torch_device)
     parts = _parts(config, state_path) if agent_class.per_budget else [(config, state_path)]
     trained, histories = [], []

@@ -1,6 +1,6 @@
 """CAPS and IQL against hand-computed values and a problem that is solved exactly."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -11,13 +11,14 @@ from safe_diffusion_agent.learning.transitions import UnitNormalizer
 from safe_diffusion_agent.methods.baselines.caps import (
     PRESETS,
     CapsAgent,
+    CapsConfig,
     CapsNetworks,
     CapsTraining,
     expectile_loss,
     switch,
 )
 from safe_diffusion_agent.methods.baselines.fitting import fit
-from safe_diffusion_agent.settings import override
+from safe_diffusion_agent.settings import from_json, override
 
 
 def test_switch_takes_the_most_reward_that_is_allowed_else_the_least_cost():
@@ -112,6 +113,106 @@ def test_more_steps_make_a_budget_stricter():
         config = override(PRESETS["quick"], {"width": 4, "extra_steps": extra})
         agent = CapsAgent(networks, normalizer, config, task(), device="cpu")
         assert abs(agent.act(np.zeros(1), 10.0, 5)[0] - chosen) < 1e-6
+
+
+WIDE = replace(task(), action_low=(-2.0,), action_high=(2.0,))
+
+
+@pytest.mark.parametrize(("preset", "action"), [("paper", 1.0), ("quick", 0.5)])
+def test_losses_see_raw_actions_or_scaled_ones(preset, action):
+    """Of [-2, 2], a quarter from the top is 1 in its own units, and 0.5 if it is scaled."""
+    config = override(PRESETS[preset], {"width": 4, "expectile": 0.7})
+    training = CapsTraining(CapsNetworks(1, 1, 4), config, WIDE)
+    networks = training.networks
+    for parameter in networks.policy.parameters():
+        parameter.data.zero_()
+    constant(training.reward_value, 0.0)
+    constant(training.cost_value, 0.0)
+    answers(training.reward_target, [lambda a: a] * 2)
+    answers(training.cost_target, [lambda a: a] * 2)
+    for critic in (networks.reward_critic, networks.cost_critic):
+        answers(critic, [lambda a: a] * 2)
+    given = batch(actions=torch.full((2, 1), 0.5), is_last=torch.zeros(2))
+    losses = training.batch_losses(given, torch.Generator())
+    assert abs(losses["reward_value"].item() - 0.7 * action**2) < 1e-6
+    # values of 0: the targets are the rewards, 0.1 each, and the costs 2 and 3; twins answer alike
+    assert abs(losses["reward_critic"].item() - 2 * (action - 0.1) ** 2) < 1e-6
+    cost = (action - 2.0) ** 2 + (action - 3.0) ** 2
+    assert abs(losses["cost_critic"].item() - cost) < 1e-5
+    # the heads weigh exp(3 a) and exp(-3 a); a standard normal's density at a
+    weight = (np.exp(3 * action) + np.exp(-3 * action)) / 2
+    policy = weight * (action**2 / 2 + 0.5 * np.log(2 * np.pi))
+    assert abs(losses["policy"].item() - policy) < 1e-4
+
+
+@pytest.mark.parametrize(("preset", "chosen"), [("paper", -1.8), ("quick", 1.8)])
+def test_the_switch_asks_the_critics_in_the_units_that_they_have_learned(preset, chosen):
+    """Means of 0.9 and -0.9 act 1.8 and -1.8; a cost of 8.5 + a is 10.3 raw and 9.4 scaled."""
+    networks = CapsNetworks(1, 1, 4)
+    for head, mean in zip(networks.policy.means, (0.9, -0.9), strict=True):
+        torch.nn.init.zeros_(head.weight)
+        torch.nn.init.constant_(head.bias, np.arctanh(mean))
+    answers(networks.reward_critic, [lambda a: a] * 2)
+    answers(networks.cost_critic, [lambda a: 8.5 + a] * 2)
+    normalizer = UnitNormalizer(*(torch.tensor([x]) for x in (0.0, 1.0, 0.0, 2.0)))
+    config = override(PRESETS[preset], {"width": 4})
+    agent = CapsAgent(networks, normalizer, config, WIDE, device="cpu")
+    # 10 (1 - 0.99^5) / (1 - 0.99) / 5 = 9.80
+    assert abs(agent.act(np.zeros(1), 10.0, 5)[0] - chosen) < 1e-6
+
+
+@pytest.mark.parametrize(("raw", "acted"), [(True, 1.0), (False, 0.5)])
+def test_raw_actions_are_multiplied_by_the_largest_after_they_were_learned(
+    tiny_episodes, raw, acted
+):
+    """The data do 0.5 of at most 2: raw, the mean learned is 0.5, and the action twice that."""
+    same = replace(tiny_episodes, actions=np.full_like(tiny_episodes.actions, 0.5))
+    assert same.action_high == [2.0]
+    settings = {"num_steps": 300, "width": 16, "actor_learning_rate": 1e-2, "raw_actions": raw}
+    agent, _ = fit(CapsAgent, same, override(PRESETS["quick"], settings), device="cpu")
+    actions = agent.act(same.observations[:20], np.full(20, np.inf), 10)
+    np.testing.assert_allclose(actions, acted, atol=0.05)
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_networks_see_raw_observations_or_normalized_ones(tiny_episodes, raw, monkeypatch):
+    seen, losses = [], CapsTraining.batch_losses
+
+    def watched(self, given, generator):
+        seen.append(given.obs)
+        return losses(self, given, generator)
+
+    monkeypatch.setattr(CapsTraining, "batch_losses", watched)
+    settings = {"num_steps": 1, "width": 4, "batch_size": 16, "raw_observations": raw}
+    agent, _ = fit(CapsAgent, tiny_episodes, override(PRESETS["quick"], settings), device="cpu")
+    recorded = tiny_episodes.observations.astype(np.float64)
+    if not raw:
+        recorded = (recorded - recorded.mean(axis=0)) / recorded.std(axis=0)
+    distances = np.abs(seen[0].double().numpy()[:, None] - recorded).max(axis=2).min(axis=1)
+    assert distances.max() < 1e-5
+    # and to act: both heads, by hand, from the trained weights
+    weights = {k: v.double().numpy() for k, v in agent.networks.policy.state_dict().items()}
+    features = recorded[7]
+    for layer in ("trunk.0.0", "trunk.0.2"):
+        linear = weights[f"{layer}.weight"] @ features + weights[f"{layer}.bias"]
+        features = np.maximum(linear, 0.0)
+    heads = [
+        2.0 * np.tanh(weights[f"means.{k}.weight"] @ features + weights[f"means.{k}.bias"])
+        for k in range(2)
+    ]
+    acted = agent.act(tiny_episodes.observations[7], np.inf, 10)
+    assert np.abs(np.array(heads) - acted).min() < 1e-5
+
+
+def test_presets_and_agents_of_before_say_what_is_raw():
+    paper, quick = PRESETS["paper"], PRESETS["quick"]
+    assert paper.raw_observations and paper.raw_actions
+    assert not (quick.raw_observations or quick.raw_actions)
+    before = asdict(paper)
+    del before["raw_observations"], before["raw_actions"]
+    assert from_json(CapsConfig, before) == replace(
+        paper, raw_observations=False, raw_actions=False
+    )
 
 
 def test_the_heads_separate_on_a_bandit(tiny_episodes):
