@@ -1,7 +1,7 @@
 """The catalog of studies: what `trebi reproduce NAME` runs.
 
 The figures of the paper, and our own studies: their rows name presets, and start states that
-nothing was tuned on.
+nothing was tuned on. The datasets of Pendulum are those that settings were chosen on.
 """
 
 from collections.abc import Mapping, Sequence
