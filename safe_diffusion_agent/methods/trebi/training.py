@@ -68,6 +68,8 @@ class ValueTraining(DenoiserTraining):
     squared error, and the pinball loss for quantiles). Arguments as of `DenoiserTraining`.
     """
 
+    num_done: Tensor  # steps, where the values are not trained in all of them
+
     def __init__(
         self,
         networks: nn.Module,
@@ -112,7 +114,7 @@ class ValueTraining(DenoiserTraining):
         return losses
 
     def after_step(self) -> None:
-        """Counts the steps, where the values are not trained in all of them."""
+        """Counts the steps, if the values are not trained in all of them."""
         if self.config.value_steps is not None:
             self.num_done += 1
 
