@@ -33,10 +33,7 @@ MAX_TRAJECTORIES = 2048
 
 
 class TrebiAgent(Agent):
-    """Plans with a diffusion model within the budget that is left, as far as it can tell.
-
-    Its episodes keep their budgets as far as what it predicts of costs is right; how often they did
-    not stands beside every result.
+    """Plans with a diffusion model to keep a budget: as far as its predictions of cost are right.
 
     Args:
         networks: Trained networks, of the judge's class.
