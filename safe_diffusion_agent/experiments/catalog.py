@@ -1,7 +1,7 @@
 """The catalog of studies: what `trebi reproduce NAME` runs.
 
 The figures of the paper, and our own studies: their rows name presets, and start states that
-nothing was tuned on.
+nothing was tuned on. The datasets of Pendulum are those that settings were chosen on.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,6 +14,7 @@ from safe_diffusion_agent.errors import UnknownNameError
 from safe_diffusion_agent.experiments.jobs import Settings
 from safe_diffusion_agent.experiments.paper_figures import FIGURES
 from safe_diffusion_agent.experiments.rows import Row, Scale, Study, standard_dataset
+from safe_diffusion_agent.methods.trebi.presets import PRESETS, TASK_OVERRIDES
 
 Datasets = Sequence[CollectConfig]
 Change = tuple[Settings, Settings]  # of the training, and of the trained agent
@@ -135,6 +136,34 @@ _FASTER = {
     "realtime": _loaded(num_candidates=0),
 }
 
+# The paper's method with the discount of its Appendix D, and with that of the authors' script.
+_SCRIPT = TASK_OVERRIDES["reference"]["safe/Pendulum-v0"]
+_SCRIPTS_DISCOUNT: Change = (
+    {name: _SCRIPT[name] for name in ("discount", "cost_discount")},
+    {"budget_scale": _SCRIPT["budget_scale"]},
+)
+_SCRIPTS_PLANNER: Settings = {
+    "num_candidates": _SCRIPT["num_candidates"],
+    **{
+        name: getattr(PRESETS["reference"].planner, name)
+        for name in ("guidance_on", "guidance_repeats", "num_unguided_steps", "score")
+    },
+}
+_DISCOUNTS = {
+    "gamma = 1, as in App. D": _trained(),
+    "gamma = 0.99, as in the script": _SCRIPTS_DISCOUNT,
+    "gamma = 0.99, and the script's planner": (
+        _SCRIPTS_DISCOUNT[0],
+        {**_SCRIPTS_DISCOUNT[1], **_SCRIPTS_PLANNER},
+    ),
+}
+_SCRIPTS_PENALTIES = {
+    f"gamma = 0.99, n = {n:g}": (_SCRIPTS_DISCOUNT[0], {**_SCRIPTS_DISCOUNT[1], "penalty": n})
+    for n in (10.0, 100.0, 10_000.0)
+}
+
+_TEN = {"num_episodes": 10}
+
 _SHORT = {"num_steps": 8_000}  # of the paper's 1,000,000
 _PAPERS_SIZES: dict[str, Change] = {
     "paper": (_SHORT, {}),
@@ -218,6 +247,14 @@ STUDIES: dict[str, Study] = FIGURES | {
         rows=(
             *_rows(PENDULUMS[:1], "caps:paper", _one_after_the_other(_CAPS_CONVENTIONS)),
             *_rows(PENDULUMS[:1], "caps:quick", _CAPS_QUICK),
+        ),
+        scale=Scale(seeds=(0, 1)),
+    ),
+    "discount": Study(
+        title="The paper's method with the discount of its text, and of its authors' script",
+        rows=(
+            *_rows(PENDULUMS[:1], "trebi:small", _DISCOUNTS),
+            *_rows(PENDULUMS[:1], "trebi:small", _SCRIPTS_PENALTIES, seed=0, evaluation=_TEN),
         ),
         scale=Scale(seeds=(0, 1)),
     ),

@@ -28,8 +28,8 @@ pooled episodes, as if none shared a training. With random budgets: by fifths of
 al. 2023 trained everything for 1e6 steps on 1e6 steps of data (2e4 on Pendulum and Reacher); these
 are minutes of a CPU core each.
 
-`trebi:small` is the paper's method with small networks, `trebi:quick` and `trebi:frontier` are
-ours."""
+`trebi:small` is the paper's method with small networks and the discount of its Appendix D;
+`trebi:quick` and `trebi:frontier` are ours."""
 DUELS = (
     "Against each rival, at how many budgets TREBI has a smaller / the same / a larger share over "
     "budget; and at how many at least its return:"

@@ -2,7 +2,8 @@
 
 The multiplier of  max E[Q_r]  s.t.  E[Q_c] <= b  rises while the expected cost of the policy is
 above the budget, and falls to zero while it is below: lambda <- [lambda + eta (E[Q_c] - b)]_+.
-With an infinite budget it stays zero, and this is plain BCQ.
+With an infinite budget it stays zero, and this is plain BCQ. The expectation is over all states of
+the data, as in OSRL, where the budget is for an episode from its start.
 """
 
 from dataclasses import dataclass

@@ -10,7 +10,8 @@ others:
     pi:    max E[1[Q_c(s, a) <= l] Q_r(s, a)]
 
 From TREBI's App. D: the multiplier's learning rate, and the border of "unlike", the 0.75-quantile
-of the data's divergences, here those of the batch.
+of the data's divergences, here those of the batch. Departure: the autoencoder is trained jointly
+with the rest.
 """
 
 import copy

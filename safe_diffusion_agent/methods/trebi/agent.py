@@ -1,4 +1,4 @@
-"""The TREBI agent: plans that keep a budget which is given at every step (Lin et al. 2023, Alg. 1).
+"""The TREBI agent: plans for a budget that is given at every step (Lin et al. 2023, Alg. 1).
 
 For a state, K candidate trajectories are drawn from the diffusion model, guided towards return and,
 where they are predicted to overspend, away from cost. The best one that is predicted to keep the
@@ -33,7 +33,7 @@ MAX_TRAJECTORIES = 2048
 
 
 class TrebiAgent(Agent):
-    """Plans with a diffusion model so that every episode keeps its budget.
+    """Plans with a diffusion model to keep a budget: as far as its predictions of cost are right.
 
     Args:
         networks: Trained networks, of the judge's class.

@@ -15,11 +15,6 @@ from safe_diffusion_agent.settings import check, check_choices, check_positive, 
 _values, _frontier = partial(only, judge="values"), partial(only, judge="frontier")
 _unet, _mlp = partial(only, network="unet"), partial(only, network="mlp")
 
-FRONTIER_SHARES = (
-    *("held_out_share", "target_rate", "branch_share"),
-    *("real_expectile", "branch_expectile"),
-)
-
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -99,6 +94,8 @@ class TrainingConfig:
         batch_size: Trajectories per gradient: 64 at once for Diffuser's two accumulated halves.
         accumulate: Gradients summed per optimizer step.
         learning_rate: Of Adam.
+        value_learning_rate: Of the value networks. None: the same.
+        value_steps: The value networks are trained in the first steps alone, so many. None: in all.
         decay_from: Share of the training after which the learning rate falls linearly to zero;
             1 keeps it constant.
         ema_decay: Decay of the average of the weights, which is what plans.
@@ -116,13 +113,15 @@ class TrainingConfig:
         recorded_training: On a GPU: what computes the gradients of denoiser and values is recorded
             once as a CUDA graph, and replayed in every step.
         termination_penalty: Added to the last cost, and subtracted from the last reward, of
-            episodes that terminate. The reference code uses 100 on MuJoCo.
+            episodes that terminate. The reference code has 100 on MuJoCo.
     """
 
     num_steps: int = 1_000_000
     batch_size: int = 64
     accumulate: int = 1
     learning_rate: float = 2e-4
+    value_learning_rate: float | None = _values(None)
+    value_steps: int | None = _values(None)
     decay_from: float = 1.0
     ema_decay: float = 0.995
     ema_interval: int = 10
@@ -136,9 +135,10 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        for name in ("num_steps", "batch_size", "accumulate", "ema_interval"):
-            check(getattr(self, name) >= 1, f"{name} should be positive", getattr(self, name))
-        check_positive(self, ("learning_rate",))
+        of_values = ("value_learning_rate", "value_steps")
+        given = [name for name in of_values if getattr(self, name) is not None]
+        numbers = "num_steps", "batch_size", "accumulate", "ema_interval", "learning_rate"
+        check_positive(self, (*numbers, *given))
         check_shares(self, ("decay_from", "clean_share", "ema_decay", "calibration_share"))
 
 
@@ -200,8 +200,7 @@ class PlannerConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        risk = self.risk
-        check(risk is None or 0.0 < risk < 1.0, "risk should be in (0, 1)", risk)
+        check(self.risk is None or 0.0 < self.risk < 1.0, "risk should be in (0, 1)", self.risk)
         check(self.guidance_repeats >= 1, "guidance_repeats should be >= 1", self.guidance_repeats)
         named = "num_candidates", "guidance_scale", "penalty", "num_unguided_steps", "budget_margin"
         for name in named:
@@ -264,7 +263,8 @@ class FrontierConfig:
     calibration_episodes: int = _frontier(60)
 
     def __post_init__(self) -> None:
-        check_shares(self, FRONTIER_SHARES)
+        shares = "target_rate", "branch_share", "real_expectile", "branch_expectile"
+        check_shares(self, ("held_out_share", *shares))
         positive = {field.name for field in fields(self)}
         positive -= {"branch_share", "num_diffusion_branches", "calibration_episodes"}
         check_positive(self, sorted(positive))

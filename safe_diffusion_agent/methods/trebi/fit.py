@@ -130,8 +130,14 @@ def fit(
 
 
 def _check(config: TrebiConfig, episodes: Episodes, device: torch.device) -> None:
-    if config.training.recorded_training and device.type != "cuda":
-        raise ValueError("recorded_training needs a CUDA device. Use recorded_training=false.")
+    if config.training.recorded_training:
+        if config.training.value_steps is not None:
+            raise ValueError(
+                "A recorded training does the same in every step: value_steps should be None, or "
+                "recorded_training=false."
+            )
+        if device.type != "cuda":
+            raise ValueError("recorded_training needs a CUDA device. Use recorded_training=false.")
     check_execution(config.planner.execution, device, large=config.model.network == "unet")
     if config.model.time_to_go and episodes.max_episode_steps is None:
         raise ValueError("time_to_go needs a dataset whose episodes have a time limit.")

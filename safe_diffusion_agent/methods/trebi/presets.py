@@ -1,9 +1,23 @@
 """Named settings of TREBI.
 
 `paper` is the paper's text (Lin et al. 2023, Alg. 1, Eq. 16, App. D), `small` the same method at a
-size for two CPU cores. `reference` is what the released code does, with the bugs fixed that make it
-fail. `quick` and `frontier` are ours, for two CPU cores; `fast` and `realtime` are `frontier` with
-planners that take less time.
+size for two CPU cores. `quick` and `frontier` are ours, for two CPU cores; `fast` and `realtime`
+are `frontier` with planners that take less time.
+
+`reference` is what the authors' code does as its scripts call it (github.com/qianlin04/
+Safe-offline-RL-with-diffusion-model, commit f042e5c), with the bugs fixed that make it fail: value
+networks fit any horizon, states of a batch have candidates of their own, and a predicted cost of
+NaN is over budget. What it leaves out:
+
+- on Hopper medium-expert the code has `guidance_scale` 1e-4 and `num_unguided_steps` 4: settings
+  here differ by task, and not by dataset;
+- there, the costs of MuJoCo's data come one step late; here, when they are caused;
+- it pads terminated episodes with zeros in raw units; here, after normalization;
+- its data of Pendulum have the actions as SAC scales them, half of what the environment is given;
+- it divides constant dimensions by 1e-8, here by 1; its executed actions are not clipped;
+- on MuJoCo its config has the discount 0.997; here it is the task's, 0.99 as on its command lines;
+- with random budgets on MuJoCo its script plans every other step: an evaluation's
+  `control_interval`.
 """
 
 from dataclasses import replace
@@ -101,31 +115,47 @@ PRESETS: dict[str, TrebiConfig] = GUIDED | {
 }
 
 # Where App. D has other values than for most tasks (and than for a task of one's own).
-_BULLET: dict[str, dict[str, Any]] = {
-    f"safe/{name}-v0": {"penalty": 100.0} for name in ("CarCircle", "BallReach")
-}
-_APP_D: dict[str, dict[str, Any]] = _BULLET | {
+_BULLET_TASKS = ("safe/CarCircle-v0", "safe/BallReach-v0")
+_MUJOCO_TASKS = [
+    f"safe/{name}{kind}-v0"
+    for name in ("HalfCheetah", "Hopper", "Walker2d")
+    for kind in ("", "Sum")
+]
+_APP_D: dict[str, dict[str, Any]] = {
     "safe/Pendulum-v0": {"horizon": 128},
-    **{f"safe/{name}-v0": {"penalty": 100.0} for name in ("HalfCheetah", "Hopper", "Walker2d")},
+    **{task: {"penalty": 100.0} for task in (*_BULLET_TASKS, *_MUJOCO_TASKS)},
+}
+
+# What the authors' code has: config/toy_safe_env.py and test_cost_toyenv.sh; config/locomotion.py,
+# test_cost_bsg.sh, and test_cost.sh, whose n stays 1000 (their later advice is App. D's 100).
+_TOY: dict[str, Any] = {
+    "num_candidates": 1,
+    "num_steps": 200_000,
+    "discount": 0.99,
+    "cost_discount": 0.99,
+}
+_MUJOCO: dict[str, Any] = {"value_steps": 200_000}
+_FALLS: dict[str, Any] = _MUJOCO | {"termination_penalty": 100.0}
+_REFERENCE: dict[str, dict[str, Any]] = {
+    "safe/Pendulum-v0": _TOY | {"horizon": 128, "budget_scale": 0.336},
+    "safe/Reacher-v0": _TOY | {"budget_scale": 0.728},
+    "safe/HalfCheetah-v0": _MUJOCO
+    | {
+        "horizon": 4,
+        "width_mults": (1, 4, 8),
+        "guidance_scale": 1e-3,
+        "num_unguided_steps": 4,
+    },
+    "safe/Hopper-v0": _FALLS,
+    "safe/Walker2d-v0": _FALLS,
+    **{task: {"penalty": 100.0, "value_learning_rate": 1e-3} for task in _BULLET_TASKS},
 }
 
 # Settings that differ by task: preset -> task -> settings.
 TASK_OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
     "paper": _APP_D,
     "small": _APP_D,
-    # The script that the authors ship for Pendulum: one candidate, gamma 0.99, scaled budgets. The
-    # one for MuJoCo has the penalty 1000 (their later advice is App. D's 100).
-    "reference": _BULLET
-    | {
-        "safe/Pendulum-v0": {
-            "horizon": 128,
-            "num_candidates": 1,
-            "num_steps": 200_000,
-            "discount": 0.99,
-            "cost_discount": 0.99,
-            "budget_scale": 0.336,
-        }
-    },
+    "reference": _REFERENCE,
     # One joint needs no larger networks.
     **{
         preset: {"safe/Pendulum-v0": {"model_width": 96, "critic_width": 192, "model_steps": 4_000}}

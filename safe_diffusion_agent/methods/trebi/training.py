@@ -68,6 +68,8 @@ class ValueTraining(DenoiserTraining):
     squared error, and the pinball loss for quantiles). Arguments as of `DenoiserTraining`.
     """
 
+    num_done: Tensor  # steps, where the values are not trained in all of them
+
     def __init__(
         self,
         networks: nn.Module,
@@ -77,6 +79,11 @@ class ValueTraining(DenoiserTraining):
         task: Task,
     ):
         super().__init__(networks, windows, schedule, config, task)
+        rate = self.config.value_learning_rate
+        if rate is not None:
+            self.learning_rates = {"networks.reward": rate, "networks.cost": rate}
+        if self.config.value_steps is not None:
+            self.register_buffer("num_done", torch.zeros((), dtype=torch.int64))
         self._quantiles = torch.tensor(config.model.cost_quantiles, device=windows.returns.device)
         self._max_steps = task.max_episode_steps if config.model.time_to_go else None
         standardize = config.model.standardize_values
@@ -86,6 +93,9 @@ class ValueTraining(DenoiserTraining):
     def losses(self, generator: torch.Generator) -> dict[str, Tensor]:
         """Returns the losses of one random batch."""
         losses, batch, noised, step = self._denoising(generator)
+        num_steps = self.config.value_steps
+        if num_steps is not None and int(self.num_done) >= num_steps:
+            return losses
         if self.config.clean_share > 0.0:
             share = torch.rand(len(step), generator=generator, device=generator.device)
             clean = share < self.config.clean_share
@@ -102,6 +112,11 @@ class ValueTraining(DenoiserTraining):
             costs[:, 1:], cost_target, self._quantiles
         )
         return losses
+
+    def after_step(self) -> None:
+        """Counts the steps, if the values are not trained in all of them."""
+        if self.config.value_steps is not None:
+            self.num_done += 1
 
 
 def windows_of(

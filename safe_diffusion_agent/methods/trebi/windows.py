@@ -2,7 +2,8 @@
 
 A window starting at step s of an episode holds, at position k, the action and the observation of
 step s + k, actions first, normalized: `(H, D)`. One row past the last step holds the final
-observation and no action; everything else beyond the end is zero.
+observation and no action; everything else beyond the end is zero, after normalization (in the
+authors' code before it).
 """
 
 from dataclasses import dataclass

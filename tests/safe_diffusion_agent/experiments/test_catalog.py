@@ -121,6 +121,33 @@ def test_the_ladder_ends_at_quick():
     assert replace(last, preset="quick") == quick
 
 
+def test_rows_of_the_discount_differ_from_small_as_the_authors_script_does():
+    """The discount alone, then the planner of `reference`, then its penalty."""
+    small, reference = (
+        METHODS["trebi"].config(preset, "safe/Pendulum-v0") for preset in ("small", "reference")
+    )
+    rows = rows_of("discount")
+    configs = {
+        row.label: METHODS["trebi"].config(
+            "small", "safe/Pendulum-v0", **row.settings, **row.load_settings
+        )
+        for row in rows
+    }
+    text, discount, planner, *penalties = configs.values()
+    assert text == small
+    names = "discount", "cost_discount"
+    model = replace(small.model, **{name: getattr(reference.model, name) for name in names})
+    scale = reference.planner.budget_scale
+    assert (model.discount, model.cost_discount, scale) == (0.99, 0.99, 0.336)
+    scaled = replace(small.planner, budget_scale=scale)
+    assert discount == replace(small, model=model, planner=scaled)
+    assert planner == replace(discount, planner=reference.planner)
+    assert [config.planner.penalty for config in penalties] == [10, 100, 10_000]
+    for config in penalties:
+        assert replace(config.planner, penalty=1000.0) == scaled and config.model == model
+    assert {row.seed for row in rows if row.label in [*configs][:3]} == {0, 1}
+
+
 def test_fast_rows_are_the_presets():
     rows = {row.label: row for row in rows_of("fast", tasks=PENDULUM)}
     for name in ("fast", "realtime"):

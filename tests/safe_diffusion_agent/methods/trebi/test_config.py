@@ -25,6 +25,7 @@ VALUES_ALONE = {
     "time_to_go", "cost_quantiles", "standardize_values", "mlp_value_width", "clean_share",
     "calibration_share", "termination_penalty", "guidance_scale", "penalty", "penalty_ramp",
     "guidance_on", "guidance_repeats", "num_unguided_steps", "score", "cost_quantile",
+    "value_learning_rate", "value_steps",
 }  # fmt: skip
 FRONTIER_ALONE = {
     "num_models", "model_width", "critic_width", "actor_spread", "critic_plans", "bound",
@@ -185,7 +186,8 @@ def test_unknown_names_suggest_the_nearest():
     "setting",
     [{"horizon": 12}, {"horizon": 1}, {"num_candidates": -1}, {"penalty": -1.0}, {"num_steps": 0},
      {"learning_rate": 0.0}, {"cost_discount": 1.5}, {"cost_quantile": 0.5}, {"ema_decay": 2.0},
-     {"cost_quantiles": (1.0,)}, {"diffusion_steps": 0}, {"guidance_repeats": 0}],
+     {"cost_quantiles": (1.0,)}, {"diffusion_steps": 0}, {"guidance_repeats": 0},
+     {"value_steps": 0}, {"value_learning_rate": 0.0}],
 )  # fmt: skip
 def test_values_out_of_range_are_refused(setting):
     with pytest.raises(ValueError, match="should be"):

@@ -21,6 +21,19 @@ def test_unet_presets_train_and_plan(tiny_episodes, preset):
     assert agent.cost_discount == (0.99 if preset == "reference" else 1.0)
 
 
+def test_the_references_shorter_training_of_values_is_one_of_its_stages(tiny_episodes):
+    """On MuJoCo: a U-Net of three levels over four steps, and values that stop before it does."""
+    config = METHODS["trebi"].config(
+        "reference", "safe/HalfCheetah-v0", base_width=16, num_steps=3, batch_size=4,
+        value_steps=2, num_candidates=2,
+    )  # fmt: skip
+    agent, history = fit(tiny_episodes, config)
+    assert [sorted(row) for row in history[1:]] == [
+        ["cost_value", "denoising", "reward_value", "step"], ["denoising", "step"]
+    ]  # fmt: skip
+    assert agent.plan([-1.0, 0.0, 0.0], 10.0).actions.shape == (1, 4, 1)
+
+
 def test_values_learn_the_return_and_cost_to_go(tiny_episodes):
     """A short training already explains most of the variance of clean windows."""
     config = METHODS["trebi"].config("quick", "safe/Pendulum-v0", num_steps=400, batch_size=128)
@@ -60,6 +73,12 @@ def test_trains_on_cuda(tiny_episodes):
 def test_a_recorded_training_needs_a_gpu(tiny_episodes):
     config = METHODS["trebi"].config("quick", num_steps=1, recorded_training=True)
     with pytest.raises(ValueError, match="recorded_training needs a CUDA device"):
+        fit(tiny_episodes, config, device="cpu")
+
+
+def test_a_recorded_training_does_the_same_in_every_step(tiny_episodes):
+    config = METHODS["trebi"].config("quick", recorded_training=True, value_steps=2)
+    with pytest.raises(ValueError, match="value_steps should be None"):
         fit(tiny_episodes, config, device="cpu")
 
 

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from safe_diffusion_agent.episodes import Task
+from safe_diffusion_agent.learning.training import OptimizationConfig, optimize
 from safe_diffusion_agent.methods.table import METHODS
 from safe_diffusion_agent.methods.trebi.diffusion import NoiseSchedule, Normalizer
 from safe_diffusion_agent.methods.trebi.networks import ValueNetworks
@@ -87,3 +88,66 @@ def test_the_denoiser_alone_is_trained_as_beside_the_values(tiny_episodes):
     both = [each.losses(torch.Generator().manual_seed(0)) for each in (training, alone)]
     assert both[1].keys() == {"denoising"}
     assert torch.equal(both[0]["denoising"], both[1]["denoising"])
+
+
+def same_networks(training):
+    """Gives a training the weights that every call gives."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in training.networks.parameters():
+        parameter.data = 0.1 * torch.randn(parameter.shape, generator=generator)
+    return training
+
+
+def optimized(training, num_steps, **options):
+    """Returns the weights of each network after so many steps, and the history."""
+    config = OptimizationConfig(num_steps=num_steps, learning_rate=1e-3)
+    generator = torch.Generator().manual_seed(0)
+    networks, history = optimize(same_networks(training), config, generator=generator, **options)
+    return weights(networks), history
+
+
+def weights(networks):
+    return {
+        name: torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
+        for name, network in networks.named_children()
+    }
+
+
+def test_values_can_have_a_learning_rate_of_their_own(tiny_episodes):
+    """The first step of Adam moves every weight that has a gradient by the learning rate."""
+    training = training_of(tiny_episodes, value_learning_rate=1e-4, batch_size=16)
+    before = weights(same_networks(training).networks)
+    after, _ = optimized(training, 1)
+    moved = {name: float((after[name] - before[name]).abs().max()) for name in before}
+    assert moved == pytest.approx({"denoiser": 1e-3, "reward": 1e-4, "cost": 1e-4}, rel=0.02)
+
+
+def test_values_can_be_trained_in_the_first_steps_alone(tiny_episodes):
+    """What they are after those steps, they stay; the denoiser is trained on."""
+
+    def training():
+        return training_of(tiny_episodes, value_steps=2, batch_size=16)
+
+    (one, _), (two, _), (five, history) = (optimized(training(), num) for num in (1, 2, 5))
+    for name in ("reward", "cost"):
+        assert torch.equal(two[name], five[name])
+        assert not torch.equal(one[name], two[name])
+    assert not torch.equal(two["denoiser"], five["denoiser"])
+    assert [len(row) for row in history] == [4, 4, 2, 2, 2]  # the step, and its losses
+
+
+def test_an_interrupted_training_remembers_that_the_values_are_done(tiny_episodes, tmp_path):
+    def run(progress=None, **options):
+        training = training_of(tiny_episodes, value_steps=2, batch_size=16)
+        return optimized(training, 5, save_interval=1, progress=progress, **options)
+
+    def stop(done, *_, **__):
+        if done == 4:
+            raise KeyboardInterrupt
+
+    path = tmp_path / "state.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        run(stop, state_path=path)
+    (whole, history), (continued, continued_history) = run(), run(state_path=path)
+    assert continued_history == history
+    assert all(torch.equal(whole[name], continued[name]) for name in whole)
