@@ -117,6 +117,11 @@ def test_what_is_held_back_grows_with_the_remaining_budget(tiny_episodes):
     np.testing.assert_allclose(
         agent.margin_for(0.2, [200, 100, 1]), agent.margin_for(0.2) * growth, rtol=1e-3
     )
+    agent.calibration = Calibration(torch.zeros(99), broken_promises=torch.arange(99.0))
+    to_go = np.array([sum(0.99**t for t in range(steps)) for steps in (200, 100, 20)])
+    np.testing.assert_allclose(  # a tenth of the episode at least
+        agent.margin_for(0.2, [200, 100, 1]), agent.margin_for(0.2) * to_go / to_go[0], rtol=1e-4
+    )
 
 
 def test_agents_without_calibration_say_so(tiny_episodes, tmp_path):
