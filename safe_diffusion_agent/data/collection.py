@@ -208,6 +208,7 @@ def collect(
         } | _budgets(config, expert)
         if expert is not None:
             metadata["expert"] = expert.values()
+            metadata["algorithm"] += f"; the expert is {expert.name}"
         write_dataset(dataset_id, spec.id, episodes, metadata)
     return dataset_id
 

@@ -58,11 +58,12 @@ def datasets_page(folder: Path) -> str:
     missing = [default_dataset_id(config.env_id, config.quality) for config in MANIFEST]
     missing = [dataset_id for dataset_id in missing if dataset_id not in ids]
     about = lines[0]["provenance"]
+    machines = " and ".join(dict.fromkeys(line["provenance"]["hardware"] for line in lines))
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     commands = ", ".join(f"`{c}`" for c in sorted({ln["provenance"]["command"] for ln in lines}))
     parts = [
         "# Datasets",
-        f"Made by {commands} (seed 0) on {about['hardware']}; {versions}.",
+        f"Made by {commands} (seed 0) on {machines}; {versions}.",
         f"Not collected yet: {', '.join(missing)}." if missing else "",
         "## Sizes and returns",
         table(SIZES, lines),
