@@ -88,9 +88,10 @@ class FrontierJudge:
         check(self.num_candidates > 0, "without critic_plans, num_candidates should be positive", 0)
 
     def refresh(self) -> None:
-        """Looks at how the critic was trained; it is called when that has changed."""
+        """Looks at what the networks learned from; it is called when that has changed."""
         self._imitates = bool(self.critic.imitates)
-        self._rests = bool(self.critic.rests) and self.config.planner.idle_plan
+        may_end = bool(self.dynamics.terminates)
+        self._rests = self._imitates and self.config.planner.idle_plan and not may_end
 
     def candidates(self, obs: Tensor, budget: Tensor, steps: Tensor, noise: Tensor) -> Rated:
         """Returns candidates of the states `(B, O)`, rated for the budgets and steps `(B,)`."""

@@ -114,8 +114,9 @@ def agent_on_the_road(cost_discount, *, rests):
     critic.act = lambda obs, left, price: (spends(price) / 4.0)[:, None]
     critic.return_scale.fill_(100.0)
     critic.imitates.fill_(1.0)
-    critic.rests.fill_(rests)
-    sampler = sampler_of(Road(), critic)
+    road = Road()
+    road.terminates.fill_(not rests)
+    sampler = sampler_of(road, critic)
     planner = replace(sampler.config.planner, num_candidates=0, idle_plan=True, critic_plans=True)
     sampler.config = replace(sampler.config, planner=planner)
     return FrontierJudge(sampler)
@@ -137,7 +138,7 @@ def drive(judge, budget, cost_discount):
 
 
 def test_a_sum_is_spent_fast_and_then_it_stops():
-    speeds = drive(agent_on_the_road(1.0, rests=1), 60.0, 1.0)
+    speeds = drive(agent_on_the_road(1.0, rests=True), 60.0, 1.0)
     assert speeds.sum() <= 60.0 + 1e-4
     assert speeds.sum() > 60.0 - 16.0, "less than one plan of four steps is left"
     assert (np.diff(speeds[:36]) <= 0.0).all(), "what is too little for fast steps buys slow ones"
@@ -145,7 +146,7 @@ def test_a_sum_is_spent_fast_and_then_it_stops():
 
 
 def test_it_waits_until_a_discounted_budget_has_grown():
-    speeds = drive(agent_on_the_road(0.9, rests=1), 10.0, 0.9)
+    speeds = drive(agent_on_the_road(0.9, rests=True), 10.0, 0.9)
     cost = (speeds * 0.9 ** np.arange(MAX_STEPS)).sum()
     assert cost <= 10.0 + 1e-4
     waits = int(np.argmax(speeds > 0.0))
@@ -154,7 +155,7 @@ def test_it_waits_until_a_discounted_budget_has_grown():
 
 
 def test_where_episodes_may_end_early_nobody_rests():
-    judge = agent_on_the_road(1.0, rests=0)
+    judge = agent_on_the_road(1.0, rests=False)
     rated = judge.candidates(
         torch.zeros(1, 1), torch.tensor([1.0]), torch.tensor([40.0]), torch.zeros(0)
     )
