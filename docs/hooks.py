@@ -22,8 +22,8 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 from safe_diffusion_agent.cli import app
-from safe_diffusion_agent.data.collection import default_dataset_id
 from safe_diffusion_agent.data.manifest import BY_EXPERTS, MANIFEST
+from safe_diffusion_agent.data.qualities import default_dataset_id
 from safe_diffusion_agent.experiments.catalog import STUDIES
 from safe_diffusion_agent.experiments.markdown import Column, cells, table
 from safe_diffusion_agent.methods.table import METHODS

@@ -87,7 +87,8 @@ class TerminalCost(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
     Args:
         env: An environment with `info["cost"]`.
-        cost: Of a termination, in cost units, zero or more. The time limit is none.
+        cost: Of a termination, in cost units, zero or more. To reach the time limit is no
+            termination.
 
     Raises:
         ValueError: `cost` is negative or not finite.

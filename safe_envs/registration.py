@@ -119,9 +119,9 @@ TASKS: dict[str, TaskSpec] = {
                 same_but_costs=f"safe/{name}-v0",
             )
             for name, maker, max_budget, falls in (
-                ("HalfCheetah", "half_cheetah", 9000.0, False),
-                ("Hopper", "hopper_sum", 2000.0, True),
-                ("Walker2d", "walker2d_sum", 3000.0, True),
+                ("HalfCheetah", "half_cheetah", 10_000.0, False),
+                ("Hopper", "hopper_sum", 4000.0, True),
+                ("Walker2d", "walker2d_sum", 4000.0, True),
             )
         ),
         TaskSpec(

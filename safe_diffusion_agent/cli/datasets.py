@@ -82,8 +82,8 @@ def collect(
     jobs: Jobs = 1,
 ) -> None:
     """Store what an unconstrained SAC saw, or what policies do that you bring, as a dataset."""
-    from safe_diffusion_agent.data.collection import CollectConfig, default_dataset_id
     from safe_diffusion_agent.data.manifest import BY_EXPERTS, MANIFEST, capped
+    from safe_diffusion_agent.data.qualities import CollectConfig, default_dataset_id
     from safe_diffusion_agent.experiments.jobs import collect_job, run_all
 
     if all_datasets:

@@ -126,8 +126,8 @@ def medium_return(env_id: str, seed: int, expert_return: float) -> float:
     start = return_without_policy(env_id, seed)
     if expert_return <= start:
         raise DatasetError(
-            f"The expert returns {expert_return:.1f}, random actions or none {start:.1f}: there is "
-            "nothing medium about it. Train longer."
+            f"The best policy returns {expert_return:.1f}, random actions or none {start:.1f}: "
+            "there is nothing medium about it. Train longer, or take another expert."
         )
     return start + (expert_return - start) / 3
 

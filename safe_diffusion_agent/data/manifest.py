@@ -1,13 +1,13 @@
-"""Every dataset of the paper (Lin et al. 2023, Sec. 5.1 and App. B), and the same of real experts.
+"""Every dataset of the paper (Lin et al. 2023, Sec. 5.1 and App. B), and some with real experts.
 
-Our own SAC of a robot takes hours, and days for what D4RL's experts do. Policies of rl-baselines3-
-zoo do it, and SAC has only to become medium.
+Our own SAC of a robot takes hours, and days for what D4RL's experts do. Policies of the zoo do it,
+and SAC has only to become medium.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from safe_diffusion_agent.data.collection import CollectConfig
+from safe_diffusion_agent.data.qualities import CollectConfig
 
 # The sizes are the paper's; for the MuJoCo tasks they are D4RL's, after a SAC of 1e6 steps.
 MANIFEST: tuple[CollectConfig, ...] = (

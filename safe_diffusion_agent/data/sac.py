@@ -67,7 +67,7 @@ class Snapshot:
     Attributes:
         step: Environment steps that it was trained for.
         mean_return: Undiscounted.
-        mean_cost: Discounted by the task's gamma_c, as its budgets are.
+        mean_cost: Discounted by gamma_c of the task that it is trained in.
         num_episodes: Evaluated episodes.
     """
 
@@ -134,7 +134,7 @@ class SacTraining:
             self.model.learn(remaining, callback=callback, reset_num_timesteps=False)
             if not self.has_reached_target:  # the last policy is measured better
                 self.take_snapshot(MEASURED_EPISODES)
-            self.save()
+                self.save()
 
     @property
     def has_reached_target(self) -> bool:
@@ -175,12 +175,14 @@ class SacTraining:
         )
         self.snapshots.append(snapshot)
 
-    def load_policy(self, snapshot: Snapshot) -> Callable[[Any], Any]:
-        """Returns the stochastic policy of a snapshot, from `(n, O)` to actions `(n, A)`."""
+    def load_policy(
+        self, snapshot: Snapshot, *, deterministic: bool = False
+    ) -> Callable[[Any], Any]:
+        """Returns the policy of a snapshot, from `(n, O)` or `(O,)` to actions alike."""
         tensors, _ = load_checkpoint(self._policy_path(snapshot.step), "sac-policy")
         model = SAC("MlpPolicy", gym.make(self.env_id), buffer_size=1, device="cpu")
         model.policy.actor.load_state_dict(tensors)
-        return lambda observations: model.predict(observations, deterministic=False)[0]
+        return lambda observations: model.predict(observations, deterministic=deterministic)[0]
 
     def save(self) -> None:
         """Writes the episodes finished since the last save, then the learner."""
@@ -256,7 +258,9 @@ class _SaveBetweenEpisodes(BaseCallback):
             return
         if training.num_snapshots_due > len(training.snapshots):
             training.take_snapshot()
-        if self.num_timesteps - self._saved_at >= CHECKPOINT_INTERVAL:
+        if training.has_reached_target:
+            training.save()  # here, between two episodes; the next step is not counted
+        elif self.num_timesteps - self._saved_at >= CHECKPOINT_INTERVAL:
             training.save()
             self._saved_at = self.num_timesteps
 

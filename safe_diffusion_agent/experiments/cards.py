@@ -15,8 +15,8 @@ import numpy.typing as npt
 from minari.storage.datasets_root_dir import get_dataset_path
 
 from safe_diffusion_agent.agent import Agent
-from safe_diffusion_agent.data.collection import CollectConfig, default_dataset_id
 from safe_diffusion_agent.data.manifest import BY_EXPERTS, MANIFEST
+from safe_diffusion_agent.data.qualities import CollectConfig, default_dataset_id
 from safe_diffusion_agent.data.reading import load_episodes
 from safe_diffusion_agent.data.writing import update_metadata
 from safe_diffusion_agent.episodes import CostFunction, Episodes

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from safe_diffusion_agent.data.collection import CollectConfig
 from safe_diffusion_agent.data.manifest import BY_EXPERTS
+from safe_diffusion_agent.data.qualities import CollectConfig
 from safe_diffusion_agent.errors import UnknownNameError
 from safe_diffusion_agent.experiments.jobs import Settings
 from safe_diffusion_agent.experiments.paper_figures import FIGURES

@@ -16,12 +16,8 @@ from typing import Any
 
 import torch
 
-from safe_diffusion_agent.data.collection import (
-    CollectConfig,
-    collect,
-    default_state_dir,
-    is_collected,
-)
+from safe_diffusion_agent.data.collection import collect, is_collected
+from safe_diffusion_agent.data.qualities import CollectConfig, default_state_dir
 from safe_diffusion_agent.evaluation.protocol import EvaluationConfig
 from safe_diffusion_agent.experiments.stages import evaluate, stored_results, train
 from safe_diffusion_agent.experiments.trainings import is_trained

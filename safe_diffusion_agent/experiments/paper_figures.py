@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
-from safe_diffusion_agent.data.collection import CollectConfig
+from safe_diffusion_agent.data.qualities import CollectConfig
 from safe_diffusion_agent.experiments.jobs import Settings
 from safe_diffusion_agent.experiments.rows import (
     Row,

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from safe_diffusion_agent.agent import Agent
-from safe_diffusion_agent.data.collection import CollectConfig, default_dataset_id
 from safe_diffusion_agent.data.manifest import BY_EXPERTS, MANIFEST, capped
+from safe_diffusion_agent.data.qualities import CollectConfig, default_dataset_id
 from safe_diffusion_agent.errors import UnknownNameError
 from safe_diffusion_agent.evaluation.protocol import EvaluationConfig
 from safe_diffusion_agent.evaluation.rollout import Progress
@@ -231,9 +231,11 @@ def standard_dataset(env_id: str, quality: str = "replay") -> CollectConfig:
 
 
 def is_standard_size(config: CollectConfig) -> bool:
-    """Says whether a dataset has the standard number of steps, whatever its seed."""
+    """Says whether a dataset has the standard number of steps, whatever its seed and expert."""
     first = replace(config, seed=0)
-    return first in BY_EXPERTS or first == standard_dataset(config.env_id, config.quality)
+    if config.expert is None:
+        return first == standard_dataset(config.env_id, config.quality)
+    return any(replace(standard, expert=config.expert) == first for standard in BY_EXPERTS)
 
 
 def dataset_id_of(config: CollectConfig) -> str:

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from safe_diffusion_agent.compute import one_thread
-from safe_diffusion_agent.data.collection import CollectConfig
 from safe_diffusion_agent.data.levels import MEASURED_EPISODES, MEASURED_SEED_OFFSET, expert_id
+from safe_diffusion_agent.data.qualities import CollectConfig
 from safe_diffusion_agent.data.sb3_zip import load_zip_policy
 from safe_diffusion_agent.data.writing import stored_metadata
 from safe_diffusion_agent.episodes import discounted_sum
@@ -63,7 +63,7 @@ class Rule:
 
     Attributes:
         dataset: It has an expert.
-        dataset_id: Minari id; its maximum budget counts.
+        dataset_id: Minari id; its maximum budget counts where the evaluation has none.
         evaluation: Arguments of `EvaluationConfig`.
         folder: Of the results.
     """
@@ -106,7 +106,9 @@ class Rule:
     def evaluated(self, task: str) -> Evaluated:
         """Returns its episodes, as of one training."""
         episodes = read_episodes(self.folder / "episodes.csv")
-        return Evaluated(task=task, method=self.label, seed=0, episodes=episodes)
+        return Evaluated(
+            task=task, method=self.label, seed=1000 * self.dataset.seed, episodes=episodes
+        )
 
     @property
     def _waits(self) -> bool:
@@ -115,7 +117,8 @@ class Rule:
     def _identity(self) -> dict[str, Any]:
         assert self.dataset.expert is not None
         config = EvaluationConfig(**self.evaluation)
-        config = replace(config, max_budget=stored_metadata(self.dataset_id)["max_budget"])
+        if config.max_budget is None:
+            config = replace(config, max_budget=stored_metadata(self.dataset_id)["max_budget"])
         values = {
             "expert": expert_id(self.dataset.expert),
             "task": self.dataset.env_id,

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from safe_diffusion_agent.agent import Agent
-from safe_diffusion_agent.data.collection import CollectConfig, collect
+from safe_diffusion_agent.data.collection import collect
+from safe_diffusion_agent.data.qualities import CollectConfig
 from safe_diffusion_agent.episodes import CostFunction
 from safe_diffusion_agent.errors import CheckpointError
 from safe_diffusion_agent.evaluation.action_log import ActionLog

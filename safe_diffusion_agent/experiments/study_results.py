@@ -9,7 +9,7 @@ from typing import Any
 from safe_diffusion_agent.data.reading import load_episodes
 from safe_diffusion_agent.evaluation import tables
 from safe_diffusion_agent.evaluation.optimum import best_by_ratio
-from safe_diffusion_agent.evaluation.protocol import RATIOS
+from safe_diffusion_agent.evaluation.protocol import RATIOS, EpisodeResult
 from safe_diffusion_agent.evaluation.tables import Evaluated
 from safe_diffusion_agent.experiments.rows import Row, RowRun
 from safe_diffusion_agent.experiments.rule import Rule
@@ -126,7 +126,9 @@ def _panel(
 
     A line is the mean over the seeds of the datasets and of the trainings.
     """
-    episodes = {rule.method: list(rule.episodes) for rule in rules}
+    episodes: dict[str, list[EpisodeResult]] = {}
+    for rule in rules:
+        episodes.setdefault(rule.method, []).extend(rule.episodes)
     of_data: dict[int, float] = {}  # seed of the dataset -> return of the policy that made it
     unconstrained: dict[str, list[float]] = {}
     optimum: dict[float, float] = {}

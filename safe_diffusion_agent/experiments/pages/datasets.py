@@ -4,8 +4,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safe_diffusion_agent.data.collection import default_dataset_id
 from safe_diffusion_agent.data.manifest import MANIFEST
+from safe_diffusion_agent.data.qualities import default_dataset_id
 from safe_diffusion_agent.experiments.markdown import Column, table
 from safe_diffusion_agent.storage import read_json
 
@@ -33,9 +33,9 @@ BUDGETS_NOTE = (
     "Costs are discounted as the task's budgets are (MuJoCo: 0.99). The mean episode cost is the "
     "paper's rule for the maximum budget, but for MuJoCo, where the paper measures unconstrained "
     "planning (`trebi max-budget DATASET --agent RUN`). Stored with the dataset: the paper's "
-    "value, whatever the size, so that results can be compared, unless `trebi max-budget` has "
-    "replaced it by the mean episode cost. Last columns: share of episodes within each ratio of "
-    "the stored one (condition (7) of the paper)."
+    "value, whatever the size, so that results can be compared, or, where the paper has none, what "
+    "the expert costs, unless `trebi max-budget` has replaced it by the mean episode cost. Last "
+    "columns: share of episodes within each ratio of the stored one (condition (7) of the paper)."
 )
 
 
@@ -47,7 +47,7 @@ def datasets_page(folder: Path) -> str:
         LINK,
         Column("mean episode cost", lambda line: f"{line['mean_cost']:.4g}"),
         Column("best policy's", lambda line: f"{line['best_cost']:.4g}"),
-        Column("paper's (Table 2)", lambda line: f"{line['paper_max_budget'] or '–'}"),
+        Column("paper's (Table 2)", _paper_budget),
         Column("stored", lambda line: f"{line['max_budget']:.4g}"),
         *(
             Column(f"within {row['ratio']:g}", partial(_within, k))
@@ -75,6 +75,11 @@ def datasets_page(folder: Path) -> str:
         *remarks,
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _paper_budget(line: Line) -> str:
+    budget = line["paper_max_budget"]
+    return "–" if budget is None else f"{budget:g}"
 
 
 def _within(index: int, line: Line) -> str:

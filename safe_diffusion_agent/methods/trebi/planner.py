@@ -206,7 +206,11 @@ class Planner:
     def __init__(self, judge: Judge):
         self.judge, sampler = judge, judge.sampler
         self.config = sampler.config
-        large = self.config.model.network == "unet"
+        self.renew()
+
+    def renew(self) -> None:
+        """Forgets what was compiled or recorded; it is called when the judge has changed."""
+        sampler, large = self.judge.sampler, self.config.model.network == "unet"
         self._execute = executable(
             self.plan,
             self.config.planner.execution,

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from safe_diffusion_agent.data.collection import CollectConfig, collect, default_dataset_id
+from safe_diffusion_agent.data.collection import collect
 from safe_diffusion_agent.data.levels import MEASURED_SEED_OFFSET
+from safe_diffusion_agent.data.qualities import CollectConfig, default_dataset_id
 from safe_diffusion_agent.data.reading import load_episodes
 from safe_diffusion_agent.data.recording import EpisodeRecorder, episode_seed
 from safe_diffusion_agent.data.sac import (

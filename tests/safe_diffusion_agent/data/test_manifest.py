@@ -13,16 +13,16 @@ from minari.storage.datasets_root_dir import get_dataset_path
 from stable_baselines3 import SAC
 
 from safe_diffusion_agent.data import collection, levels, sac
-from safe_diffusion_agent.data.collection import (
+from safe_diffusion_agent.data.collection import collect
+from safe_diffusion_agent.data.levels import medium_snapshot
+from safe_diffusion_agent.data.manifest import MANIFEST, capped
+from safe_diffusion_agent.data.qualities import (
     QUALITIES,
     CollectConfig,
-    collect,
     default_dataset_id,
     default_state_dir,
     paper_max_budget,
 )
-from safe_diffusion_agent.data.levels import medium_snapshot
-from safe_diffusion_agent.data.manifest import MANIFEST, capped
 from safe_diffusion_agent.data.reading import load_episodes
 from safe_diffusion_agent.data.recording import NUM_ENVS, episode_seed, record_episodes
 from safe_diffusion_agent.data.sac import SacTraining, Snapshot

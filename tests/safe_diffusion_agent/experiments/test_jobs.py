@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from safe_diffusion_agent.data.collection import CollectConfig
+from safe_diffusion_agent.data.qualities import CollectConfig
 from safe_diffusion_agent.data.reading import load_episodes
 from safe_diffusion_agent.data.writing import update_metadata
 from safe_diffusion_agent.errors import CheckpointError, DatasetError

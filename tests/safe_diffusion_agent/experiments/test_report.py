@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from safe_diffusion_agent.cli import main
-from safe_diffusion_agent.data.collection import default_dataset_id
 from safe_diffusion_agent.data.manifest import MANIFEST
+from safe_diffusion_agent.data.qualities import default_dataset_id
 from safe_diffusion_agent.errors import UnknownNameError
 from safe_diffusion_agent.evaluation.protocol import EpisodeResult
 from safe_diffusion_agent.evaluation.tables import Evaluated, overall, summary, tidy, to_table

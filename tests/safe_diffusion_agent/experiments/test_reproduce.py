@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from safe_diffusion_agent.cli.display import show_comparison
-from safe_diffusion_agent.data.collection import CollectConfig
+from safe_diffusion_agent.data.qualities import CollectConfig
 from safe_diffusion_agent.data.writing import update_metadata
 from safe_diffusion_agent.evaluation.tables import read_table
 from safe_diffusion_agent.experiments import catalog, jobs, reproduce

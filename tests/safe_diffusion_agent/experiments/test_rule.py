@@ -4,7 +4,8 @@ import pytest
 from stable_baselines3 import SAC
 
 from safe_diffusion_agent.data import levels, sac
-from safe_diffusion_agent.data.collection import CollectConfig, collect
+from safe_diffusion_agent.data.collection import collect
+from safe_diffusion_agent.data.qualities import CollectConfig
 from safe_diffusion_agent.evaluation.rollout import start_seed
 from safe_diffusion_agent.evaluation.tables import read_episodes
 from safe_diffusion_agent.experiments import rule as rule_module

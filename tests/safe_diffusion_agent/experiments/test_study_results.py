@@ -2,7 +2,7 @@
 
 import pytest
 
-from safe_diffusion_agent.data.collection import CollectConfig
+from safe_diffusion_agent.data.qualities import CollectConfig
 from safe_diffusion_agent.evaluation.protocol import EpisodeResult
 from safe_diffusion_agent.evaluation.tables import Evaluated
 from safe_diffusion_agent.experiments.rows import Row

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from safe_diffusion_agent.data.collection import CollectConfig
+from safe_diffusion_agent.data.qualities import CollectConfig
 from safe_diffusion_agent.evaluation.rollout import rollout, start_seed
 from safe_diffusion_agent.experiments import trust, trust_measures
 from safe_diffusion_agent.experiments.jobs import run_all

@@ -74,6 +74,7 @@ def fit_frontier(
     ) -> Calibration | None:
         num_steps = config.frontier.critic_steps if source else config.frontier.imitation_steps
         history.extend(stage.fit_critic(source, stages, name, before, num_steps))
+        planner.renew()
         progress = stages.progress_after(before + num_steps)
         parts = (planner, stage.judge, stage.transitions, episodes)
         return calibrate(*parts, seed=stages.seed, whole_episodes=imagines, progress=progress)
@@ -93,6 +94,7 @@ def fit_frontier(
         else:
             critic.load_state_dict(with_branches)
             stage.judge.refresh()
+            planner.renew()
     about = {"model_errors": errors, "model_errors_elsewhere": elsewhere, "branches": branches}
     return calibration, about, history
 

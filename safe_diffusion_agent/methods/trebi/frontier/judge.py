@@ -1,13 +1,8 @@
 """Judges plans by the frontier: the most reward that the rest of the budget can still buy.
 
-For a plan with return R and cost C of its own, after which the behavior that is best for return -
-m cost would return R_m and cost C_m, the most that a remaining budget z buys is bounded by
-
-    min over m >= 0 of   R + R_m + m (z - C - C_m)                  (Lagrangian dual),
-
-and the plan can be completed within the budget if C + min over m of C_m <= z. This replaces the
-Monte Carlo values of Lin et al. 2023, which say what the data's behavior went on to spend, and is
-our improvement on the paper.
+A plan is carried out in the models, and the critic's behaviors may follow it, for each price of
+cost. This replaces the Monte Carlo values of Lin et al. 2023, which say what the data's behavior
+went on to spend, and is our improvement on the paper.
 """
 
 from typing import Any, ClassVar
@@ -16,6 +11,7 @@ import torch
 from torch import Tensor
 
 from safe_diffusion_agent.learning.dynamics import DynamicsEnsemble, ModelRollout, imagine
+from safe_diffusion_agent.methods.trebi.frontier.bounds import BOUNDS
 from safe_diffusion_agent.methods.trebi.frontier.critic import FrontierCritic, FrontierNetworks
 from safe_diffusion_agent.methods.trebi.frontier.resting import (
     after_waiting,
@@ -28,42 +24,6 @@ from safe_diffusion_agent.methods.trebi.planner import Sampler, TensorPair
 from safe_diffusion_agent.settings import check
 
 HEAD_START = 0.1  # of the standard deviation of the data's returns and costs
-NUM_CAREFUL = 3  # largest multipliers, the least of whose costs is taken as reachable
-
-
-def most_return(
-    returns: Tensor, costs: Tensor, budget: Tensor, multipliers: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Returns the dual bound, and the least reachable cost.
-
-    Args:
-        returns: `(N, G)`, return of the plan and what follows it, for each multiplier.
-        costs: `(N, G)`, the same of the cost.
-        budget: z, `(N,)`; `inf` for no constraint.
-        multipliers: `(G,)`, ascending from 0, in return per cost.
-
-    Returns:
-        The most return that the budget buys, `(N,)`, and the least cost, `(N,)`.
-    """
-    slack = multipliers * (budget[:, None] - costs)
-    bounds = returns + torch.where(multipliers > 0, slack, 0.0)  # 0 * inf would be NaN
-    return bounds.min(dim=1).values, costs[:, -NUM_CAREFUL:].min(dim=1).values
-
-
-def best_single_return(
-    returns: Tensor, costs: Tensor, budget: Tensor, multipliers: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Returns, without the dual, the best return among the multipliers whose cost fits.
-
-    It is what is left where no mixture of two behaviors is counted on; for comparison.
-    """
-    least_cost = costs[:, -NUM_CAREFUL:].min(dim=1).values
-    fits = costs <= budget[:, None]
-    best = returns.masked_fill(~fits, -torch.inf).max(dim=1).values
-    return torch.where(fits.any(dim=1), best, returns[:, -1]), least_cost
-
-
-BOUNDS = {"dual": most_return, "single": best_single_return}
 
 
 class FrontierJudge:
@@ -84,14 +44,16 @@ class FrontierJudge:
         self.refresh()
         own = planner.critic_plans * len(self.critic.multipliers)
         self._idle_index = planner.num_candidates
-        self.num_candidates = planner.num_candidates + planner.idle_plan + own
-        check(self.num_candidates > 0, "without critic_plans, num_candidates should be positive", 0)
+        number = planner.num_candidates + own
+        check(number > 0, "without critic_plans, num_candidates should be positive", 0)
+        self.num_candidates = number + planner.idle_plan
 
     def refresh(self) -> None:
         """Looks at what the networks learned from; it is called when that has changed."""
         self._imitates = bool(self.critic.imitates)
         may_end = bool(self.dynamics.terminates)
         self._rests = self._imitates and self.config.planner.idle_plan and not may_end
+        self._stops = self._rests and self.critic.cost_discount == 1.0
 
     def candidates(self, obs: Tensor, budget: Tensor, steps: Tensor, noise: Tensor) -> Rated:
         """Returns candidates of the states `(B, O)`, rated for the budgets and steps `(B,)`."""
@@ -106,49 +68,45 @@ class FrontierJudge:
         trajectories = torch.cat([sampled, imagined[:, sampled.shape[1] :]], dim=1)
         num = trajectories.shape[1]
         returns, costs, worth = self._rate(rollout, budget, steps, num)
-        head_start = self._head_start(returns, worth, steps) if own and self._imitates else None
+        head_start = None
+        if own and self._imitates:
+            worth = worth.view(len(obs), num, -1)[:, -len(self.critic.multipliers) :]
+            head_start = self._head_start(returns, worth.diagonal(dim1=1, dim2=2), steps)
         return Rated(trajectories, returns, costs, head_start)
 
     def _rate(
         self, rollout: ModelRollout, budget: Tensor, steps: Tensor, num: int
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Rates `num` plans of each of B states, the last ones of which are the critic's behaviors.
+        """Rates `num` plans of each of B states.
 
         Returns:
             The most return and the least cost up to the episode's end, `(B, K)` each, and what is
-            had by following each behavior, `(B, G)`; -inf where the budget does not allow it.
+            had by following each of the critic's behaviors after each plan, `(B K, G)`; -inf where
+            the budget does not allow it.
         """
-        budgets = budget.repeat_interleave(num, 0)
-        plans, follows = self._plans_and_rest(rollout, steps.repeat_interleave(num, 0))
-        if self._rests and self.critic.cost_discount == 1.0:
+        left, budgets = steps.repeat_interleave(num, 0), budget.repeat_interleave(num, 0)
+        plans, follows = self._plans_and_rest(rollout, left)
+        if self._stops:
             idle = self._idle_of(rollout, num)
-            stopping = stopping_cost(idle, self._taken(idle, steps)).repeat_interleave(num, 0)
-            returns = as_long_as_it_lasts(plans, follows, budgets - stopping)
-            costs = (plans[1] + stopping[:, None]).expand_as(returns)
+            stopping = stopping_cost(idle, self._taken(idle, steps), steps)
+            after = stopping.repeat_interleave(num, 0) * (left > self._taken(rollout, left))
+            returns = as_long_as_it_lasts(plans, follows, budgets - after)
+            costs = (plans[1] + after[:, None]).expand_as(returns)
             rated, least = returns.max(dim=1).values, costs[:, 0]
         else:
             returns, costs = plans[0] + follows[0], plans[1] + follows[1]
             rated, least = self.rate(returns, costs, budgets)
-        num_prices = returns.shape[1]
-        each = torch.arange(num_prices, device=costs.device)
         worth = returns.masked_fill(costs > budgets[:, None], -torch.inf)
-        worth = worth.view(-1, num, num_prices)[:, -num_prices:][:, each, each]
-        rated, least = rated.view(-1, num), least.view(-1, num)
-        if self._imitates and self.config.planner.idle_plan:
-            self._rate_idle(rated, least, rollout, budget, steps)
-        return rated, least, worth
-
-    def _rate_idle(
-        self, returns: Tensor, costs: Tensor, rollout: ModelRollout, budget: Tensor, steps: Tensor
-    ) -> None:
-        """Rates doing nothing, in place: as waiting, or, where that is not believed, never."""
-        index, num = self._idle_index, costs.shape[1]
-        if not self._rests:
-            costs[:, index] = torch.inf
-        elif self.critic.cost_discount < 1.0:
+        rated, least, index = rated.view(-1, num), least.view(-1, num), self._idle_index
+        if self._stops:  # from then on
+            rated[:, index], least[:, index] = plans[0].view(-1, num)[:, index], stopping
+        elif self._rests:
             idle = self._idle_of(rollout, num)
             waiting = after_waiting(self.critic, idle, self._taken(idle, steps), steps)
-            returns[:, index], costs[:, index] = best_wait(*waiting, budget)
+            rated[:, index], least[:, index] = best_wait(*waiting, budget)
+        elif self._imitates and self.config.planner.idle_plan:
+            least[:, index] = torch.inf  # nothing says what would come of it
+        return rated, least, worth
 
     def _idle_of(self, rollout: ModelRollout, num: int) -> ModelRollout:
         """Returns, of `num` rollouts of each state, that of doing nothing."""
@@ -160,9 +118,9 @@ class FrontierJudge:
         Ratings are noisy, and of many the best is likely to be one of the most wrong. A critic that
         imitates knows behaviors that were carried out to the end; what takes their place should
         be better by more than the noise. Usual is, of the behaviors that the budget allows, the one
-        of the smallest price that none is better than by as much, or to do nothing, where that is.
-        If it allows none, it is to do nothing, where that is believed, and else the behavior of the
-        largest price.
+        of the smallest price that no other is clearly better than, unless to do nothing is. If the
+        budget allows none, it is to do nothing, where that is believed, and else the behavior of
+        the largest price.
 
         Args:
             rated: `(B, K)`, returns of the candidates.
@@ -171,6 +129,8 @@ class FrontierJudge:
         """
         num, best = rated.shape[1], worth.max(dim=1).values
         lead = HEAD_START * self.critic.return_scale * steps / self.critic.max_steps
+        if self._stops:  # whatever is done first, the budget buys about the same in the end
+            lead = lead.maximum(HEAD_START * best)
         good = worth >= (best - lead)[:, None]
         usual = num - worth.shape[1] + good.to(worth.dtype).argmax(dim=1)
         instead = self._idle_index if self._rests else num - 1

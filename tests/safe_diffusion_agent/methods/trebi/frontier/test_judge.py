@@ -9,12 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
+from safe_diffusion_agent import TrebiAgent
+from safe_diffusion_agent.methods.trebi.frontier.bounds import best_single_return, most_return
 from safe_diffusion_agent.methods.trebi.frontier.critic import MULTIPLIERS, FrontierCritic
-from safe_diffusion_agent.methods.trebi.frontier.judge import (
-    FrontierJudge,
-    best_single_return,
-    most_return,
-)
+from safe_diffusion_agent.methods.trebi.frontier.judge import FrontierJudge
 
 HANGING = np.array([-1.0, 0.0, 0.0], np.float32)
 
@@ -109,7 +107,18 @@ def test_without_candidates_there_have_to_be_the_critics():
         sampler.config = replace(sampler.config, planner=changed)
         expected = num_candidates + critic_plans * len(MULTIPLIERS)
         assert FrontierJudge(sampler).num_candidates == expected
-    changed = replace(planner, num_candidates=0, critic_plans=False)
+    changed = replace(planner, num_candidates=0, critic_plans=False, idle_plan=True)
     sampler.config = replace(sampler.config, planner=changed)
     with pytest.raises(ValueError, match="without critic_plans, num_candidates should be positive"):
         FrontierJudge(sampler)
+
+
+@pytest.mark.parametrize("imitates", [0.0, 1.0])
+def test_without_the_critics_plans_the_others_are_rated(frontier_agent, tmp_path, imitates):
+    frontier_agent.save(tmp_path)
+    agent = TrebiAgent.load(tmp_path, critic_plans=False)
+    agent.networks.critic.imitates.fill_(imitates)
+    agent.planner.judge.refresh()
+    plan = agent.plan([HANGING] * 2, 10.0, 100, return_candidates=True)
+    assert plan.candidates.actions.shape[:2] == (2, 4 + 1)
+    assert np.isfinite(plan.predicted_return).all()

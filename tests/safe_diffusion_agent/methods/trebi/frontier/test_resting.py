@@ -81,15 +81,22 @@ def test_best_wait_is_between_two_shares():
     # Half way from 30 to 90; half way from 0 to 30 of the fast one; nothing fits; everything does.
     assert most.tolist() == pytest.approx([60.0, 15.0, 0.0, 90.0])
     assert least.tolist() == [1.0] * 4
+    # A behavior that is followed at once may cost less than one that is waited for.
+    at_once = torch.tensor([[[10.0], [9.0], [0.0]]]), torch.tensor([[[5.0], [8.0], [20.0]]])
+    assert best_wait(*at_once, torch.tensor([6.0]))[0].item() == 10.0
 
 
 def test_what_it_costs_to_stop_is_a_geometric_sum():
-    """Each pair of steps costs half of the one before: 4 + 2 + 1 + ..."""
+    """Half of what the steps before cost: 4 + 2 + 1 + ...; nine tenths at most; or nothing."""
     costs = [[2.0, 2.0, 1.0, 1.0], [3.0, 3.0, 3.0, 3.0], [0.0, 0.0, 0.0, 0.0]]
-    idle = rollout_of(costs, np.zeros((3, 4)).tolist(), 1.0)
-    stopping = stopping_cost(idle, torch.full((3,), 4.0))
+    idle, left = rollout_of(costs, np.zeros((3, 4)).tolist(), 1.0), torch.full((3,), 90.0)
+    stopping = stopping_cost(idle, torch.full((3,), 4.0), left)
     assert stopping.tolist() == pytest.approx([8.0, 12.0 + 6.0 * 9.0, 0.0])
-    assert stopping_cost(idle, torch.ones(3)).tolist() == [2.0, 3.0, 0.0]
+    # One believed step says nothing of the next ones.
+    assert stopping_cost(idle, torch.ones(3), left).tolist() == pytest.approx([20.0, 30.0, 0.0])
+    # No more steps are paid for than there are.
+    few = stopping_cost(idle, torch.full((3,), 4.0), torch.full((3,), 5.0))
+    assert few.tolist() == pytest.approx([7.0, 15.0, 0.0])
 
 
 def test_a_behavior_is_followed_as_long_as_the_budget_lasts():
