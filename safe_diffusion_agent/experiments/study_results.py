@@ -120,7 +120,7 @@ def _evaluated(run: RowRun) -> Evaluated:
 
 
 def _panel(
-    finished: Sequence[tuple[Row, Evaluated, dict[str, Any]]], rules: Sequence[Evaluated]
+    finished: Sequence[tuple[Row, Evaluated, dict[str, Any]]], rules: Sequence[Evaluated] = ()
 ) -> dict[str, Any]:
     """Boxes of the methods that keep a budget, lines of the others, and the optimum.
 

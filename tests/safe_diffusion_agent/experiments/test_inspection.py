@@ -25,7 +25,9 @@ def frontier_agent(tiny_episodes):
 
 
 def test_the_curves_explain_the_choice(frontier_agent):
-    """Each candidate's rating is the dual bound of the curve that is drawn."""
+    """Each candidate's rating is the dual bound of the curve that is drawn, if nobody rests."""
+    frontier_agent.networks.critic.imitates.fill_(0.0)
+    frontier_agent.planner.judge.refresh()
     decision = decision_of(frontier_agent, [-1.0, 0.0, 0.0], 20.0, 100)
     costs, returns = decision.curves
     candidates = decision.plan.candidates
