@@ -239,9 +239,10 @@ class TrebiAgent(Agent):
         limit, decay = self.task.max_episode_steps, torch.ones_like(steps)
         if limit is not None:
             decay = self.cost_discount ** (limit - steps)
-        rest = rest_of_episode(steps, self.task, self.cost_discount)
-        grown = margin.of_episode / decay.clamp_min(torch.finfo(decay.dtype).tiny)
-        return grown + margin.of_step + margin.of_rest * rest
+        held = margin.of_episode / decay.clamp_min(torch.finfo(decay.dtype).tiny) + margin.of_step
+        if margin.of_rest:
+            held += margin.of_rest * rest_of_episode(steps, self.task, self.cost_discount)
+        return held
 
     def _budgets(self, given: Tensor) -> Tensor:
         """Returns the budgets to plan for, `(n,)`, margin included."""

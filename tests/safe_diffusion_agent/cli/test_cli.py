@@ -215,8 +215,9 @@ def test_policies_collect(tmp_path, monkeypatch, capsys):
     assert pushed.sum() == 2
 
 
-def test_a_dry_run_trains_nothing(tmp_path, monkeypatch):
+def test_a_dry_run_trains_nothing(tmp_path, monkeypatch, tmp_path_factory):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path_factory.mktemp("no-datasets")))
     result = CliRunner().invoke(app, ["collect", "--all", "--max-steps", "1000", "--dry-run"])
     assert result.exit_code == 0 and result.stdout.count("to be collected") == 13
     assert "safe-envs/hopper/medium-v0 (to be collected)" in result.stdout

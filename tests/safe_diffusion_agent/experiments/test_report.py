@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from safe_diffusion_agent.cli import main
-from safe_diffusion_agent.data.manifest import MANIFEST
+from safe_diffusion_agent.data.manifest import BY_EXPERTS, MANIFEST
 from safe_diffusion_agent.data.qualities import default_dataset_id
 from safe_diffusion_agent.errors import UnknownNameError
 from safe_diffusion_agent.evaluation.protocol import EpisodeResult
@@ -31,9 +31,11 @@ def test_pages_and_tables_of_the_repository_are_up_to_date():
 def test_every_task_of_the_manifest_has_a_card():
     folder = ROOT / "results" / "datasets"
     rows = json.loads((folder / "datasets.json").read_text())["datasets"]
-    ids = [default_dataset_id(config.env_id, config.quality) for config in MANIFEST]
+    configs = (*MANIFEST, *BY_EXPERTS)
+    ids = [default_dataset_id(c.env_id, c.quality, c.expert) for c in configs]
     assert {row["dataset_id"] for row in rows} <= set(ids)
-    assert {row["task"] for row in rows} == {c.env_id[len("safe/") : -len("-v0")] for c in MANIFEST}
+    of_paper = {c.env_id[len("safe/") : -len("-v0")] for c in MANIFEST}
+    assert {row["task"] for row in rows if "-by-" not in row["dataset_id"]} == of_paper
     for row in rows:
         text = (folder / row["folder"] / "card.md").read_text()
         assert row["fingerprint"] in text

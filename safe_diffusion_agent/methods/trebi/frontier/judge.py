@@ -11,8 +11,11 @@ import torch
 from torch import Tensor
 
 from safe_diffusion_agent.learning.dynamics import DynamicsEnsemble, ModelRollout, imagine
-from safe_diffusion_agent.methods.trebi.frontier.bounds import BOUNDS
-from safe_diffusion_agent.methods.trebi.frontier.critic import FrontierCritic, FrontierNetworks
+from safe_diffusion_agent.methods.trebi.frontier.critic import (
+    BOUNDS,
+    FrontierCritic,
+    FrontierNetworks,
+)
 from safe_diffusion_agent.methods.trebi.frontier.resting import (
     after_waiting,
     as_long_as_it_lasts,

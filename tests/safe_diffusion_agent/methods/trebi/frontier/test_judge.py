@@ -10,8 +10,12 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 
 from safe_diffusion_agent import TrebiAgent
-from safe_diffusion_agent.methods.trebi.frontier.bounds import best_single_return, most_return
-from safe_diffusion_agent.methods.trebi.frontier.critic import MULTIPLIERS, FrontierCritic
+from safe_diffusion_agent.methods.trebi.frontier.critic import (
+    MULTIPLIERS,
+    FrontierCritic,
+    best_single_return,
+    most_return,
+)
 from safe_diffusion_agent.methods.trebi.frontier.judge import FrontierJudge
 
 HANGING = np.array([-1.0, 0.0, 0.0], np.float32)
