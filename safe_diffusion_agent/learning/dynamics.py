@@ -135,8 +135,10 @@ class DynamicsEnsemble(nn.Module):
             members: `(N,)`, which member predicts each row. None: the mean of all.
         """
         raw = self(obs, actions)
-        rows = torch.arange(len(obs), device=obs.device)
-        output = raw.mean(dim=0) if members is None else raw[members, rows]
+        if members is None:
+            output = raw.mean(dim=0)
+        else:
+            output = raw[members, torch.arange(len(obs), device=obs.device)]
         values = self.target_shift + self.target_scale * output[:, :-1]
         change, reward, cost = values.split([self.obs_dim, 1, 1], dim=1)
         expected = self.event_cost * torch.sigmoid(output[:, -2:-1])

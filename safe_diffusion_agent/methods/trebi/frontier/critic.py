@@ -50,7 +50,6 @@ class FrontierCritic(nn.Module):
     action_low: Tensor
     action_high: Tensor
     imitates: Tensor  # 1 for a critic that learned by imitation, else 0
-    rests: Tensor  # 1 if it may do nothing before or after its behaviors, see `resting`
     multipliers: Tensor  # those that are planned with, `(G,)`
     sum_of_ones: Tensor  # what a reward of 1 per step sums up to, for 0 to `max_steps` steps
     cost_shares: Tensor  # the same of a cost, as a share of that of an endless or whole episode
@@ -76,8 +75,7 @@ class FrontierCritic(nn.Module):
             self.register_buffer(name, torch.ones(()))
         for name in ("action_low", "action_high"):
             self.register_buffer(name, torch.zeros(act_dim))
-        for name in ("imitates", "rests"):
-            self.register_buffer(name, torch.zeros(()))
+        self.register_buffer("imitates", torch.zeros(()))
         self.register_buffer("multipliers", torch.tensor(MULTIPLIERS), persistent=False)
         steps = torch.arange(max_steps + 1, dtype=torch.float32)
         shares = steps / max_steps
@@ -87,9 +85,8 @@ class FrontierCritic(nn.Module):
         self.register_buffer("cost_shares", shares, persistent=False)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *others: Any) -> None:
-        """Also reads checkpoints from before these buffers."""
-        for name in ("imitates", "rests"):
-            state_dict.setdefault(f"{prefix}{name}", torch.zeros(()))
+        """Also reads checkpoints from before this buffer."""
+        state_dict.setdefault(f"{prefix}imitates", torch.zeros(()))
         super()._load_from_state_dict(state_dict, prefix, *others)
 
     def multiplier_unit(self) -> Tensor:

@@ -57,7 +57,6 @@ class ImitationTraining(Training):
     ):
         super().__init__(networks)
         networks.imitates.fill_(1.0)
-        networks.rests.fill_(not episodes.terminated.any())
         self.target = copy.deepcopy(networks).requires_grad_(False)
         self.transitions, self.config = transitions, config
         device = transitions.episode.device

@@ -84,13 +84,16 @@ class FrontierJudge:
         self.refresh()
         own = planner.critic_plans * len(self.critic.multipliers)
         self._idle_index = planner.num_candidates
-        self.num_candidates = planner.num_candidates + planner.idle_plan + own
-        check(self.num_candidates > 0, "without critic_plans, num_candidates should be positive", 0)
+        number = planner.num_candidates + own
+        check(number > 0, "without critic_plans, num_candidates should be positive", 0)
+        self.num_candidates = number + planner.idle_plan
 
     def refresh(self) -> None:
-        """Looks at how the critic was trained; it is called when that has changed."""
+        """Looks at what the networks learned from; it is called when that has changed."""
         self._imitates = bool(self.critic.imitates)
-        self._rests = bool(self.critic.rests) and self.config.planner.idle_plan
+        may_end = bool(self.dynamics.terminates)
+        self._rests = self._imitates and self.config.planner.idle_plan and not may_end
+        self._stops = self._rests and self.critic.cost_discount == 1.0
 
     def candidates(self, obs: Tensor, budget: Tensor, steps: Tensor, noise: Tensor) -> Rated:
         """Returns candidates of the states `(B, O)`, rated for the budgets and steps `(B,)`."""
@@ -105,49 +108,45 @@ class FrontierJudge:
         trajectories = torch.cat([sampled, imagined[:, sampled.shape[1] :]], dim=1)
         num = trajectories.shape[1]
         returns, costs, worth = self._rate(rollout, budget, steps, num)
-        head_start = self._head_start(returns, worth, steps) if own and self._imitates else None
+        head_start = None
+        if own and self._imitates:
+            worth = worth.view(len(obs), num, -1)[:, -len(self.critic.multipliers) :]
+            head_start = self._head_start(returns, worth.diagonal(dim1=1, dim2=2), steps)
         return Rated(trajectories, returns, costs, head_start)
 
     def _rate(
         self, rollout: ModelRollout, budget: Tensor, steps: Tensor, num: int
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Rates `num` plans of each of B states, the last ones of which are the critic's behaviors.
+        """Rates `num` plans of each of B states.
 
         Returns:
             The most return and the least cost up to the episode's end, `(B, K)` each, and what is
-            had by following each behavior, `(B, G)`; -inf where the budget does not allow it.
+            had by following each of the critic's behaviors after each plan, `(B K, G)`; -inf where
+            the budget does not allow it.
         """
-        budgets = budget.repeat_interleave(num, 0)
-        plans, follows = self._plans_and_rest(rollout, steps.repeat_interleave(num, 0))
-        if self._rests and self.critic.cost_discount == 1.0:
+        left, budgets = steps.repeat_interleave(num, 0), budget.repeat_interleave(num, 0)
+        plans, follows = self._plans_and_rest(rollout, left)
+        if self._stops:
             idle = self._idle_of(rollout, num)
-            stopping = stopping_cost(idle, self._taken(idle, steps)).repeat_interleave(num, 0)
-            returns = as_long_as_it_lasts(plans, follows, budgets - stopping)
-            costs = (plans[1] + stopping[:, None]).expand_as(returns)
+            stopping = stopping_cost(idle, self._taken(idle, steps), steps)
+            after = stopping.repeat_interleave(num, 0) * (left > self._taken(rollout, left))
+            returns = as_long_as_it_lasts(plans, follows, budgets - after)
+            costs = (plans[1] + after[:, None]).expand_as(returns)
             rated, least = returns.max(dim=1).values, costs[:, 0]
         else:
             returns, costs = plans[0] + follows[0], plans[1] + follows[1]
             rated, least = self.rate(returns, costs, budgets)
-        num_prices = returns.shape[1]
-        each = torch.arange(num_prices, device=costs.device)
         worth = returns.masked_fill(costs > budgets[:, None], -torch.inf)
-        worth = worth.view(-1, num, num_prices)[:, -num_prices:][:, each, each]
-        rated, least = rated.view(-1, num), least.view(-1, num)
-        if self._imitates and self.config.planner.idle_plan:
-            self._rate_idle(rated, least, rollout, budget, steps)
-        return rated, least, worth
-
-    def _rate_idle(
-        self, returns: Tensor, costs: Tensor, rollout: ModelRollout, budget: Tensor, steps: Tensor
-    ) -> None:
-        """Rates doing nothing, in place: as waiting, or, where that is not believed, never."""
-        index, num = self._idle_index, costs.shape[1]
-        if not self._rests:
-            costs[:, index] = torch.inf
-        elif self.critic.cost_discount < 1.0:
+        rated, least, index = rated.view(-1, num), least.view(-1, num), self._idle_index
+        if self._stops:  # from then on
+            rated[:, index], least[:, index] = plans[0].view(-1, num)[:, index], stopping
+        elif self._rests:
             idle = self._idle_of(rollout, num)
             waiting = after_waiting(self.critic, idle, self._taken(idle, steps), steps)
-            returns[:, index], costs[:, index] = best_wait(*waiting, budget)
+            rated[:, index], least[:, index] = best_wait(*waiting, budget)
+        elif self._imitates and self.config.planner.idle_plan:
+            least[:, index] = torch.inf  # nothing says what would come of it
+        return rated, least, worth
 
     def _idle_of(self, rollout: ModelRollout, num: int) -> ModelRollout:
         """Returns, of `num` rollouts of each state, that of doing nothing."""
@@ -170,6 +169,8 @@ class FrontierJudge:
         """
         num, best = rated.shape[1], worth.max(dim=1).values
         lead = HEAD_START * self.critic.return_scale * steps / self.critic.max_steps
+        if self._stops:  # whatever is done first, the budget buys about the same in the end
+            lead = lead.maximum(HEAD_START * best)
         good = worth >= (best - lead)[:, None]
         usual = num - worth.shape[1] + good.to(worth.dtype).argmax(dim=1)
         instead = self._idle_index if self._rests else num - 1

@@ -21,8 +21,8 @@ from safe_diffusion_agent.methods.trebi.frontier.critic import FrontierCritic
 
 # Of what is left of the episode, for the behavior; the rest is waited.
 SHARES = (1.0, 0.85, 0.7, 0.6, 0.5, 0.4, 0.32, 0.25, 0.2, 0.15, 0.1, 0.05, 0.0)
-SLOWEST = 0.9  # ratio of the costs of two halves that still comes to an end
-EVERY = 2  # of the multipliers that are planned with
+SLOWEST = 0.9  # what a robot that comes to rest costs, of what it cost as many steps before
+EVERY = 2  # every second of the multipliers that are planned with
 
 
 def after_waiting(
@@ -46,12 +46,11 @@ def after_waiting(
             (costs, before[1], critic.cost_discount),
         )
     )
-    shares, prices = costs.new_tensor(SHARES), critic.multipliers[::EVERY]
-    rest = (steps_left - taken)[:, None]
-    running = (shares * rest).floor()  # `(B, S)`
+    prices, rest = critic.multipliers[::EVERY], (steps_left - taken)[:, None]
+    running = torch.cat([(share * rest).floor() for share in SHARES], dim=1)
     num = len(prices)
     later = critic(
-        obs.repeat_interleave(len(shares) * num, 0),
+        obs.repeat_interleave(len(SHARES) * num, 0),
         running.repeat_interleave(num, 1).flatten(),
         prices.repeat(running.numel()),
     )
@@ -85,23 +84,30 @@ def best_wait(returns: Tensor, costs: Tensor, budget: Tensor) -> tuple[Tensor, T
     part = ((budget[:, None, None] - less) / (more - less).clamp_min(1e-9)).clamp(0.0, 1.0)
     worth = returns[:, 1:] + part * (returns[:, :-1] - returns[:, 1:])
     worth = worth.masked_fill(less > budget[:, None, None], -torch.inf).flatten(1).max(dim=1).values
+    alone = returns.masked_fill(costs > budget[:, None, None], -torch.inf).flatten(1)
+    worth = worth.maximum(alone.max(dim=1).values)
     of_cheapest = returns.flatten(1).gather(1, cheapest[:, None])[:, 0]
     return torch.where(worth.isneginf(), of_cheapest, worth), least
 
 
-def stopping_cost(idle: ModelRollout, taken: Tensor) -> Tensor:
-    """Returns what it costs to come to rest from here, `(B,)`, where costs are not discounted.
+def stopping_cost(idle: ModelRollout, taken: Tensor, steps_left: Tensor) -> Tensor:
+    """Returns what it costs to do nothing to the end, `(B,)`, where costs are not discounted.
 
-    The second half of the believed steps costs less than the first; so does what follows each.
+    The second half of the believed steps costs less than the first, and so does what follows each,
+    by `SLOWEST` at least; but no more than if the last step went on to the end. One step alone says
+    nothing of the next ones, which are taken to be as slow.
 
     Args:
         idle: Doing nothing in the models, `(B, n)`.
         taken: Steps of it that are believed, `(B,)`, >= 1.
+        steps_left: `(B,)` before the first step.
     """
     first, both = idle.after((taken / 2).ceil())[1], idle.after(taken)[1]
-    second = both - first
-    ratio = (second / first.clamp_min(1e-9)).clamp(0.0, SLOWEST)
-    return both + second * ratio / (1.0 - ratio)
+    before = torch.where(taken > 1, idle.after((taken - 1).clamp_min(1))[1], 0.0)
+    goes_on = (both - before) * (steps_left - taken)
+    second = torch.where(taken > 1, both - first, both)
+    ratio = torch.where(taken > 1, second / first.clamp_min(1e-9), SLOWEST).clamp(0.0, SLOWEST)
+    return both + torch.minimum(second * ratio / (1.0 - ratio), goes_on)
 
 
 def as_long_as_it_lasts(
