@@ -178,12 +178,13 @@ class Choice:
 def _with_methods(rows: Sequence[Row], methods: Sequence[str]) -> list[Row]:
     first = rows[0].name
     patterns = [row for row in rows if row.name == first]
+    varied = len({row.label for row in patterns}) > 1
     changed = []
     for dataset in dict.fromkeys(row.dataset for row in patterns):
         for given in methods:
             method, _, preset = given.partition(":")
             for row in (row for row in patterns if row.dataset == dataset):
-                variants = [] if row.label == first else [row.label]
+                variants = [row.label] if varied and row.label != first else []
                 label = labelled(given, variants, alone=len(methods) == 1)
                 changed.append(replace(row, method=method, preset=preset, label=label))
     return changed
