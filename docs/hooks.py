@@ -23,7 +23,6 @@ from mkdocs.structure.pages import Page
 
 from safe_diffusion_agent.cli import app
 from safe_diffusion_agent.data.manifest import BY_EXPERTS, MANIFEST
-from safe_diffusion_agent.data.qualities import default_dataset_id
 from safe_diffusion_agent.experiments.catalog import STUDIES
 from safe_diffusion_agent.experiments.markdown import Column, cells, table
 from safe_diffusion_agent.methods.table import METHODS
@@ -160,7 +159,7 @@ def _commands() -> str:
 def _manifest(which: str = "paper") -> str:
     """Every dataset of the paper, or of experts from elsewhere."""
     columns = [
-        Column("dataset", lambda c: f"`{default_dataset_id(c.env_id, c.quality, c.expert)}`"),
+        Column("dataset", lambda c: f"`{c.dataset_id}`"),
         Column("quality", lambda c: f"`{c.quality}`"),
         Column("steps", lambda c: f"{c.num_steps:,}"),
         Column("steps of SAC", lambda c: f"{c.sac_steps:,}"),

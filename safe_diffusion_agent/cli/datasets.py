@@ -83,7 +83,7 @@ def collect(
 ) -> None:
     """Store what an unconstrained SAC saw, or what policies do that you bring, as a dataset."""
     from safe_diffusion_agent.data.manifest import BY_EXPERTS, MANIFEST, capped
-    from safe_diffusion_agent.data.qualities import CollectConfig, default_dataset_id
+    from safe_diffusion_agent.data.qualities import CollectConfig
     from safe_diffusion_agent.experiments.jobs import collect_job, run_all
 
     if all_datasets:
@@ -116,7 +116,7 @@ def collect(
             seed=seed,
         )
         configs = [one]
-    ids = [dataset_id or default_dataset_id(c.env_id, c.quality, c.expert) for c in configs]
+    ids = [dataset_id or c.dataset_id for c in configs]
     collections = [
         collect_job(config, name, state_dir=out, overwrite=overwrite)
         for config, name in zip(configs, ids, strict=True)

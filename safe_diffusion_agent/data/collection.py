@@ -27,7 +27,6 @@ from safe_diffusion_agent.data.levels import (
 from safe_diffusion_agent.data.qualities import (
     ALGORITHMS,
     CollectConfig,
-    default_dataset_id,
     default_state_dir,
     paper_max_budget,
 )
@@ -74,7 +73,7 @@ def collect(
     from safe_diffusion_agent.data.sac import SacTraining
 
     spec = task_spec(config.env_id)
-    dataset_id = dataset_id or default_dataset_id(config.env_id, config.quality, config.expert)
+    dataset_id = dataset_id or config.dataset_id
     folder = default_state_dir(config) if state_dir is None else Path(state_dir)
     check_id(dataset_id)
     if is_collected(dataset_id, config, overwrite=overwrite):

@@ -20,6 +20,7 @@ from safe_envs import task_spec
 
 if TYPE_CHECKING:  # Stable-Baselines3 is loaded where SAC is trained
     from safe_diffusion_agent.data.sac import SacTraining, Snapshot
+    from safe_diffusion_agent.data.sb3_zip import ZipPolicy
 
 Array = npt.NDArray[Any]
 MEASURED_SEED_OFFSET = 1_000_000  # measured episodes never start like those of a dataset
@@ -94,6 +95,20 @@ def expert_id(path: str) -> str:
     return f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()[:16]}"
 
 
+def read_expert(path: str, env_id: str) -> "ZipPolicy":
+    """Reads a policy that Stable-Baselines3 saved.
+
+    Raises:
+        CheckpointError: There is no such file, or it holds no policy, or one for another robot.
+    """
+    from safe_diffusion_agent.data.sb3_zip import load_zip_policy
+
+    env = gym.make(env_id)
+    policy = load_zip_policy(Path(path), (env.observation_space, env.action_space))
+    env.close()
+    return policy
+
+
 def load_expert(path: str, env_id: str, seed: int) -> Expert:
     """Reads a policy that Stable-Baselines3 saved, and measures it.
 
@@ -101,12 +116,7 @@ def load_expert(path: str, env_id: str, seed: int) -> Expert:
         DatasetError: There is no such file.
         CheckpointError: It holds no policy, or one for another robot.
     """
-    from safe_diffusion_agent.data.sb3_zip import load_zip_policy
-
-    name = expert_id(path)
-    env = gym.make(env_id)
-    policy = load_zip_policy(Path(path), (env.observation_space, env.action_space))
-    env.close()
+    name, policy = expert_id(path), read_expert(path, env_id)
     seed += MEASURED_SEED_OFFSET
     measured = measure(lambda o: policy.act(o, deterministic=True), env_id, seed, MEASURED_EPISODES)
     return Expert(

@@ -83,6 +83,11 @@ class CollectConfig:
         return self.num_steps if self.train_steps is None else self.train_steps
 
     @property
+    def dataset_id(self) -> str:
+        """Minari id that the dataset has unless another is asked for."""
+        return default_dataset_id(self.env_id, self.quality, self.expert)
+
+    @property
     def trained_in(self) -> str:
         """Id of the task that SAC is trained in; those that differ in costs alone share one."""
         spec = task_spec(self.env_id)

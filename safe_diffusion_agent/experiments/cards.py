@@ -16,7 +16,7 @@ from minari.storage.datasets_root_dir import get_dataset_path
 
 from safe_diffusion_agent.agent import Agent
 from safe_diffusion_agent.data.manifest import BY_EXPERTS, MANIFEST
-from safe_diffusion_agent.data.qualities import CollectConfig, default_dataset_id
+from safe_diffusion_agent.data.qualities import CollectConfig
 from safe_diffusion_agent.data.reading import load_episodes
 from safe_diffusion_agent.data.writing import update_metadata
 from safe_diffusion_agent.episodes import CostFunction, Episodes
@@ -132,10 +132,7 @@ def describe_all(out: Path) -> Path:
         DatasetError: There are none.
     """
     there = minari.list_local_datasets()
-    ids = {
-        default_dataset_id(config.env_id, config.quality, config.expert): config
-        for config in (*MANIFEST, *BY_EXPERTS)
-    }
+    ids = {config.dataset_id: config for config in (*MANIFEST, *BY_EXPERTS)}
     lines = [
         _line(dataset_id, config, out) for dataset_id, config in ids.items() if dataset_id in there
     ]

@@ -7,7 +7,7 @@ from typing import Any
 
 from safe_diffusion_agent.agent import Agent
 from safe_diffusion_agent.data.manifest import BY_EXPERTS, MANIFEST, capped
-from safe_diffusion_agent.data.qualities import CollectConfig, default_dataset_id
+from safe_diffusion_agent.data.qualities import CollectConfig
 from safe_diffusion_agent.errors import UnknownNameError
 from safe_diffusion_agent.evaluation.protocol import EvaluationConfig
 from safe_diffusion_agent.evaluation.rollout import Progress
@@ -241,8 +241,7 @@ def is_standard_size(config: CollectConfig) -> bool:
 
 def dataset_id_of(config: CollectConfig) -> str:
     """Returns a Minari id; datasets of another size or seed than the standard have their own."""
-    name = default_dataset_id(config.env_id, config.quality, config.expert)
-    name, _, version = name.rpartition("-")
+    name, _, version = config.dataset_id.rpartition("-")
     size = "" if is_standard_size(config) else f"-{config.sac_steps}"
     seed = f"-seed{config.seed}" if config.seed else ""
     return f"{name}{size}{seed}-{version}"

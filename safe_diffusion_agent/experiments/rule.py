@@ -13,14 +13,17 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
 from safe_diffusion_agent.compute import one_thread
-from safe_diffusion_agent.data.levels import MEASURED_EPISODES, MEASURED_SEED_OFFSET, expert_id
+from safe_diffusion_agent.data.levels import (
+    MEASURED_EPISODES,
+    MEASURED_SEED_OFFSET,
+    expert_id,
+    read_expert,
+)
 from safe_diffusion_agent.data.qualities import CollectConfig
-from safe_diffusion_agent.data.sb3_zip import load_zip_policy
 from safe_diffusion_agent.data.writing import stored_metadata
 from safe_diffusion_agent.episodes import discounted_sum
 from safe_diffusion_agent.evaluation.protocol import EvaluationConfig, evaluate_policy
@@ -129,9 +132,7 @@ class Rule:
 
     @cached_property
     def _act(self) -> Any:
-        env = gym.make(self.dataset.env_id)
-        path = Path(str(self.dataset.expert))
-        policy = load_zip_policy(path, (env.observation_space, env.action_space))
+        policy = read_expert(str(self.dataset.expert), self.dataset.env_id)
         return partial(policy.act, deterministic=True)
 
     def _threshold(self) -> float:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from safe_diffusion_agent.data.manifest import MANIFEST
-from safe_diffusion_agent.data.qualities import default_dataset_id
 from safe_diffusion_agent.experiments.markdown import Column, table
 from safe_diffusion_agent.storage import read_json
 
@@ -55,7 +54,7 @@ def datasets_page(folder: Path) -> str:
         ),
     ]
     ids = {line["dataset_id"] for line in lines}
-    missing = [default_dataset_id(config.env_id, config.quality) for config in MANIFEST]
+    missing = [config.dataset_id for config in MANIFEST]
     missing = [dataset_id for dataset_id in missing if dataset_id not in ids]
     about = lines[0]["provenance"]
     machines = " and ".join(dict.fromkeys(line["provenance"]["hardware"] for line in lines))
